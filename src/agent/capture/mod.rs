@@ -1,0 +1,91 @@
+//! From a camera to access units, frames and full pictures. One file per kind of camera; `taps` chooses which
+//! decoded pictures become frames; `pixels` scales and converts them. GStreamer captures, decodes and encodes;
+//! it never muxes.
+//!
+//! Order: decode, (masks, full-picture pixels), region crop, taps. An encoded H.264 or H.265 stream is handed
+//! on untouched; anything else is encoded.
+//!
+//! Time: every [`Mono`] here is the capture clock's presentation time. For a live camera that is the daemon's
+//! monotonic clock and runs on across restarts of the camera; for a file read flat out it is the file's own
+//! time, from zero.
+
+use std::sync::Arc;
+
+use crate::agent::config::CameraId;
+use crate::base::clock::Mono;
+
+/// What an encoded stream is coded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// H.264 / AVC (ISO/IEC 14496-10).
+    H264,
+    /// H.265 / HEVC (ISO/IEC 23008-2).
+    H265,
+}
+
+/// How far a stored picture has to be turned clockwise to stand upright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Rotation {
+    /// It does.
+    #[default]
+    None,
+    /// 90 degrees.
+    Quarter,
+    /// 180 degrees.
+    Half,
+    /// 270 degrees.
+    ThreeQuarter,
+}
+
+/// What is needed to decode a run of access units. A change of any of it starts a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Codec.
+    pub codec: Codec,
+    /// Coded width in pixels.
+    pub width: u32,
+    /// Coded height in pixels.
+    pub height: u32,
+    /// Rotation to display upright.
+    pub rotation: Rotation,
+    /// Body of `avcC` or `hvcC` (ISO/IEC 14496-15).
+    pub codec_config: Arc<[u8]>,
+}
+
+/// One encoded video frame, in decode order.
+#[derive(Debug, Clone)]
+pub struct AccessUnit {
+    /// What it is decoded with; shared by the run.
+    pub stream: Arc<StreamInfo>,
+    /// Presentation time.
+    pub pts: Mono,
+    /// Decode time; never above `pts` and never falling within a run.
+    pub dts: Mono,
+    /// Whether decoding can start here (IDR, or a random-access point that needs nothing before it).
+    pub keyframe: bool,
+    /// The first access unit after the camera was lost, restarted or jumped in time.
+    pub discontinuity: bool,
+    /// NAL units, each with a four-byte length in front (as `mdat` holds them).
+    pub data: Arc<[u8]>,
+}
+
+/// One decoded, cropped, upright, scaled RGB picture, as the classifier's tap hands it on.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Camera.
+    pub camera: CameraId,
+    /// Presentation time.
+    pub at: Mono,
+    /// When the access unit it was decoded from came into the process.
+    pub arrival: Mono,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// `height` x `width` x 3, packed, R G B.
+    pub rgb: Arc<[u8]>,
+    /// The camera was lost, restarted or jumped in time since the frame before.
+    pub discontinuity: bool,
+    /// Frames a second that the tap aimed at.
+    pub sample_fps: f32,
+}

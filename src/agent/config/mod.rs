@@ -1,0 +1,248 @@
+//! What the installer wrote, validated. `raw` mirrors the TOML file and denies unknown fields; `validate`
+//! turns it into the types below or into the list of everything that is wrong with it, each by its key.
+//!
+//! What belongs here: limits, defaults, units, and errors a person on a ladder can act on. What does not:
+//! looking at hardware or the network (that is `doctor`'s and the stages' work).
+//!
+//! Invariant: a [`Config`] that exists is one the daemon can start with; nothing is clamped silently.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct CameraId(pub Arc<str>);
+
+impl CameraId {
+    /// From a name already known to be valid.
+    pub fn new(name: &str) -> Self {
+        CameraId(Arc::from(name))
+    }
+}
+
+impl fmt::Display for CameraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The whole configuration of one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Who and where this device is.
+    pub device: Device,
+    /// Where its data lives.
+    pub paths: Paths,
+    /// What it looks with.
+    pub model: Model,
+    /// What it looks at; at least one.
+    pub cameras: Vec<Camera>,
+    /// When evidence becomes an incident.
+    pub incident: Incident,
+    /// What footage an incident keeps.
+    pub clip: Clip,
+    /// Where alerts go; none: incidents and clips stay on the device.
+    pub mqtt: Option<Mqtt>,
+}
+
+/// `[device]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// `site`: where the device stands; 1 to 64 of `a-z A-Z 0-9 _ -`. Part of every topic.
+    pub site: String,
+    /// `id`: the device; same form; unique in the site.
+    pub id: String,
+}
+
+/// `[paths]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Paths {
+    /// `state_dir`: database and clips. Default `/var/lib/vedette`.
+    pub state_dir: PathBuf,
+    /// `runtime_dir`: the daemon's socket. Default `/run/vedette`.
+    pub runtime_dir: PathBuf,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// `dir`: a model directory (manifest, networks, golden vectors). Default `/usr/share/vedette/models/default`.
+    pub dir: PathBuf,
+    /// `threads`: CPU threads for the encoder, 1 to 64; default 1.
+    pub threads: usize,
+    /// `stride`: sampled frames from one window to the next, 1 to 16; default the manifest's.
+    pub stride: Option<usize>,
+    /// `onnxruntime`: path of libonnxruntime.so; default: searched for (see `infer::onnx`).
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// `[[camera]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// `id`
+    pub id: CameraId,
+    /// `kind` and the keys that go with it.
+    pub source: Source,
+    /// `classify`: whether the model looks at it; false only records. Default true.
+    pub classify: bool,
+    /// `region`: what is classified, normalised to the full picture; default all of it.
+    pub region: Option<Region>,
+    /// `thresholds.<Class>`: overrides of the manifest's, above 0, at most 1.
+    pub thresholds: BTreeMap<String, f32>,
+    /// `ring_seconds`: video kept in memory, 5 to 300 s; at least pre-roll + 5 s; default 30 s.
+    pub ring_time: Duration,
+    /// `ring_max_mb`: and at most so much of it, 4 to 1024 MB (10^6 bytes); default 64 MB.
+    pub ring_max_bytes: usize,
+    /// `encode_kbps`: bit rate where the video has to be encoded, 100 to 50,000 kbit/s; default 2,000.
+    pub encode_kbps: u32,
+    /// `frozen_after_s`: no new picture for so long restarts the camera; 2 to 300 s; default 10 s.
+    pub frozen_after: Duration,
+}
+
+/// A rectangle, normalised to the full picture: 0 <= x, x + width <= 1, likewise y; at least 0.05 each way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Region {
+    /// Left edge.
+    pub x: f32,
+    /// Top edge.
+    pub y: f32,
+    /// Width.
+    pub width: f32,
+    /// Height.
+    pub height: f32,
+}
+
+/// Where a camera's video comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `kind = "file"`
+    File {
+        /// `path`
+        path: PathBuf,
+        /// `pace`: `"realtime"` (default) or `"flat_out"`.
+        pace: Pace,
+        /// `repeat`: start over at the end; default false (the camera then ends).
+        repeat: bool,
+    },
+    /// `kind = "rtsp"`
+    Rtsp {
+        /// `url`: `rtsp://` or `rtsps://`, without credentials in it.
+        url: String,
+        /// `credentials_file`: two lines, user and password; not readable by others.
+        credentials: Option<Credentials>,
+        /// `latency_ms`: jitter buffer, 0 to 5,000 ms; default 200 ms.
+        latency: Duration,
+    },
+    /// `kind = "test"`: a moving pattern, for a device without a camera.
+    Test {
+        /// `width`, 32 to 8192; default 640.
+        width: u32,
+        /// `height`, 32 to 8192; default 360.
+        height: u32,
+        /// `fps`, 1 to 60; default 15.
+        fps: u32,
+    },
+}
+
+/// How fast a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As if it were a camera; late pictures are dropped.
+    Realtime,
+    /// As fast as the machine goes; nothing is dropped.
+    FlatOut,
+}
+
+/// A user and a password; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(hidden)")
+    }
+}
+
+/// `[incident]`: the defaults for all cameras.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incident {
+    /// `smoothing`: weight of the newest window in the running mean of scores, above 0, at most 1; default 0.5.
+    pub smoothing: f32,
+    /// `hysteresis`: an incident holds until the score falls below threshold - hysteresis; 0 to 0.5; default 0.1.
+    pub hysteresis: f32,
+    /// `min_windows`: consecutive windows above the threshold before it opens; 1 to 64; default 2.
+    pub min_windows: u32,
+    /// `close_after_s`: and closes after so long below; 0 to 600 s; default 5 s.
+    pub close_after: Duration,
+    /// `cool_down_s`: the same class opens no new incident on the camera for so long after one closed: new
+    /// evidence within it reopens (merges into) nothing and is counted; 0 to 3600 s; default 0 s.
+    pub cool_down: Duration,
+    /// `merge_within_s`: new evidence of the same class so soon after it fell below continues the same
+    /// incident; 0 to 600 s; default 10 s. An incident therefore closes after the greater of this and
+    /// `close_after_s`.
+    pub merge_within: Duration,
+    /// `max_length_s`: a longer incident is closed and a new one opened; 10 to 3600 s; default 120 s.
+    pub max_length: Duration,
+    /// `update_every_s`: at most one `updated` alert in so long, unless the class changes; 1 to 600 s; default 5 s.
+    pub update_every: Duration,
+}
+
+/// `[clip]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clip {
+    /// `pre_roll_s`: 0 to 120 s; default 10 s.
+    pub pre_roll: Duration,
+    /// `post_roll_s`: 0 to 120 s; default 10 s.
+    pub post_roll: Duration,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mqtt {
+    /// `url`: `mqtts://host[:8883]`, or `mqtt://host[:1883]` for a broker on the loopback interface (elsewhere
+    /// only with `allow_plaintext = true`).
+    pub host: String,
+    /// Port of the URL.
+    pub port: u16,
+    /// TLS; none for `mqtt://`.
+    pub tls: Option<MqttTls>,
+    /// `credentials_file`: two lines, user and password; not readable by others.
+    pub credentials: Option<Credentials>,
+    /// `heartbeat_s`: 1 to 3600 s; default 30 s.
+    pub heartbeat_every: Duration,
+    /// `keep_alive_s`: 5 to 3600 s; default 30 s.
+    pub keep_alive: Duration,
+    /// `consumers`: who must confirm an alert before its row is let go; default `["soc"]`; empty: delivery to
+    /// the broker is all that is promised.
+    pub consumers: Vec<String>,
+    /// `keep_days`: an unconfirmed alert is let go after so long; 1 to 3650 days; default 30 days.
+    pub keep: Duration,
+}
+
+/// TLS of `[mqtt]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttTls {
+    /// `ca_file`: PEM; required with `mqtts://`.
+    pub ca_pem: Vec<u8>,
+    /// `cert_file` and `key_file`: PEM; both or neither.
+    pub client: Option<(Vec<u8>, SecretPem)>,
+}
+
+/// A private key in PEM; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretPem(pub Vec<u8>);
+
+impl fmt::Debug for SecretPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretPem(hidden)")
+    }
+}

@@ -1,0 +1,71 @@
+//! When scores become an incident: a pure state machine, `step(now, input) -> transitions`.
+//!
+//! It does no I/O, reads no clock and knows no other stage's state; the worker in `run` carries its
+//! transitions to the store and to the clip stage.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::agent::config::CameraId;
+use crate::base::clock::Mono;
+
+/// What opens or holds an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EvidenceSource {
+    /// The model.
+    Classifier,
+    /// A person who tests the way to the SOC.
+    Test,
+}
+
+/// One incident as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incident {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Camera.
+    pub camera: CameraId,
+    /// What opened it.
+    pub source: EvidenceSource,
+    /// The class it is reported as: that of the highest score so far (`Test` for a test).
+    pub class: String,
+    /// When its first supporting window begins.
+    pub start: Mono,
+    /// End of the last supporting window.
+    pub end: Mono,
+    /// Highest smoothed score of `class`.
+    pub peak_score: f32,
+    /// End of the window that gave it.
+    pub peak_at: Mono,
+    /// The unsmoothed scores of that window, by class name.
+    pub peak_scores: BTreeMap<String, f32>,
+    /// The threshold in force for `class` when it opened.
+    pub threshold: f32,
+    /// Windows that support it.
+    pub windows: u32,
+}
+
+/// A change that others must hear of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transition {
+    /// It has begun.
+    Opened(Incident),
+    /// It is worse, longer, or of another class than was said.
+    Updated(Incident),
+    /// It is over.
+    Closed(Incident, CloseReason),
+}
+
+/// Why an incident closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The evidence ended.
+    Quiet,
+    /// It reached the maximum length; a new one may follow at once.
+    MaxLength,
+    /// The camera was lost.
+    CameraLost,
+    /// The daemon stops.
+    Stopped,
+}

@@ -1,0 +1,2 @@
+//! One SQLite database, one writer: incidents, clips, the outbox, audit. An incident and its outbox row are one
+//! transaction.

@@ -1,0 +1,119 @@
+//! Alerts: CloudEvents 1.0 about an incident.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+
+/// What an alert says of its incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// It has begun.
+    Opened,
+    /// It is worse, longer, or of another class than was said.
+    Updated,
+    /// It is over.
+    Closed,
+    /// Its clip is on the device's disk, whole.
+    ClipReady,
+    /// Its clip could not be made; `clip.lost_because` says why.
+    ClipLost,
+}
+
+/// An alert as it is stored: everything but the sequence number and what is only known when it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Alert {
+    /// UUIDv7 of this message; the same on a resend.
+    pub id: Uuid,
+    /// What it says.
+    pub kind: AlertKind,
+    /// Capture time of what it reports, milliseconds since the Unix epoch.
+    #[schemars(with = "i64")]
+    pub event_time_unix_ms: Wall,
+    /// The device's clock when it was written.
+    pub clock: ClockState,
+    /// The incident.
+    pub incident: IncidentReport,
+    /// Its clip, as far as it is known by now.
+    pub clip: Option<ClipReport>,
+}
+
+/// Whether the device knew the time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockState {
+    /// A time source (NTP, PTP, GNSS) has set and disciplines the clock.
+    pub synchronised: bool,
+    /// The kernel's estimate of the error, in milliseconds; absent when it has none.
+    pub estimated_error_ms: Option<f64>,
+}
+
+/// An incident as consumers see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentReport {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// Camera.
+    pub camera: String,
+    /// A person raised it to test the way; nothing was seen.
+    pub test: bool,
+    /// Class of the highest score so far; `Test` for a test.
+    pub class: String,
+    /// RFC 3339, UTC: start of the first supporting window.
+    pub start_time: String,
+    /// RFC 3339, UTC: end of the last supporting window; absent until it closed.
+    pub end_time: Option<String>,
+    /// Highest smoothed score of `class`, 0 to 1.
+    pub peak_score: f32,
+    /// RFC 3339, UTC: end of the window that gave it.
+    pub peak_time: String,
+    /// Unsmoothed scores of that window by class; they sum to 1. Empty for a test.
+    pub scores: BTreeMap<String, f32>,
+    /// The threshold that `class` had to pass.
+    pub threshold: f32,
+    /// Why it closed: `quiet`, `max_length`, `camera_lost`, `stopped`, `interrupted` (the daemon was killed).
+    pub close_reason: Option<String>,
+    /// The model that saw it; absent for a test.
+    pub model: Option<ModelRef>,
+}
+
+/// Which model, exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRef {
+    /// Name from the manifest.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// SHA-256 of `manifest.toml`, which binds every other file by hash.
+    pub digest: String,
+}
+
+/// A clip as consumers see it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ClipReport {
+    /// RFC 3339, UTC: where it was planned to start (incident start less the pre-roll).
+    pub planned_start: Option<String>,
+    /// RFC 3339, UTC: where it does start: the last keyframe at or before the planned start that the ring held.
+    pub start: Option<String>,
+    /// Length in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// From the clip's start to the incident's, in milliseconds.
+    pub event_offset_ms: Option<i64>,
+    /// Path below the device's state directory.
+    pub path: Option<String>,
+    /// Size of the file.
+    pub size_bytes: Option<u64>,
+    /// SHA-256 of the file.
+    pub sha256: Option<String>,
+    /// Path of the JPEG of the peak, below the device's state directory.
+    pub peak_jpeg_path: Option<String>,
+    /// Why there is none.
+    pub lost_because: Option<String>,
+}

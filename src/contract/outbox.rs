@@ -1,0 +1,63 @@
+//! The durable queue between incident and consumer, as the uplink sees it. The store implements it; a row
+//! outlives the process, PUBACK and everything else until it is confirmed or too old.
+
+use crate::base::clock::Wall;
+use crate::base::error::Retry;
+
+use super::alert::Alert;
+
+/// One alert on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxRow {
+    /// Sequence number of this device and route: from 1, without gaps.
+    pub seq: u64,
+    /// When it was committed.
+    pub queued: Wall,
+    /// How often it was handed to a broker already.
+    pub attempts: u32,
+    /// What to say.
+    pub alert: Alert,
+}
+
+/// What a consumer needs to know to find its gaps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutboxStatus {
+    /// Newest sequence number given out; 0 before the first.
+    pub newest: u64,
+    /// Oldest one still kept; none if the outbox is empty.
+    pub oldest_kept: Option<u64>,
+    /// Rows not yet handed to a broker.
+    pub pending: u64,
+    /// Rows a broker has, that not every consumer has confirmed.
+    pub unconfirmed: u64,
+    /// Ranges (first, last) let go unconfirmed because they were too old.
+    pub given_up: Vec<(u64, u64)>,
+}
+
+/// Why the outbox did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the outbox could not {operation}")]
+pub struct OutboxError {
+    /// What was asked of it.
+    pub operation: &'static str,
+    /// Whether to ask again.
+    pub retry: Retry,
+    /// What the database said.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The uplink's view of the durable queue. Calls may block on the disk: not for an async task's own thread.
+pub trait Outbox: Send + Sync {
+    /// Rows of sequence number `from` and above that no broker has yet, oldest first, at most `limit`.
+    fn pending(&self, from: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError>;
+    /// Rows from `from` to `to` that are still kept, whatever their state, at most `limit` (for a replay).
+    fn range(&self, from: u64, to: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError>;
+    /// A broker has these rows. With `consumers` empty in the config, that releases them.
+    fn mark_sent(&self, seqs: &[u64]) -> Result<(), OutboxError>;
+    /// `consumer` has committed everything up to and including `seq`. Unknown consumers change nothing.
+    fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError>;
+    /// The state of the queue.
+    fn status(&self) -> Result<OutboxStatus, OutboxError>;
+    /// A version that grows whenever rows are added; `changed()` on it is the wake-up.
+    fn added(&self) -> tokio::sync::watch::Receiver<u64>;
+}
