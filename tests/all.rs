@@ -1,1 +1,3 @@
-//! Integration tests, one module per behaviour.
+//! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
+
+mod layering;

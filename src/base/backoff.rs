@@ -21,18 +21,13 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let base = self.next;
         self.next = (base * 2).min(self.most);
-        base / 2 + (base / 2).mul_f64(random_unit())
+        base / 2 + (base / 2).mul_f64(fastrand::f64())
     }
 
     /// Back to `first`: the thing works again.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
-}
-
-/// Evenly from 0 to 1. Without a random source the middle is taken: pacing must not fail.
-fn random_unit() -> f64 {
-    getrandom::u32().map_or(0.5, |r| f64::from(r) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

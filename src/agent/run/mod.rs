@@ -1,1 +1,3 @@
-//!
+//! The composition root: the only module that knows all the stages.
+
+pub mod metrics;
