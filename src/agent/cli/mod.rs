@@ -1,1 +1,134 @@
+//! The command line: one file a subcommand, each no more than parsing, calling and printing. What a command does
+//! lives in the stages and in `run`.
 //!
+//! The only place that prints. Results go to standard output, what is said about them to standard error.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this module is for")]
+
+mod check;
+mod demo;
+mod evaluate;
+mod frames;
+mod incidents;
+mod out;
+mod replay;
+mod run;
+mod status;
+mod store;
+mod test_alert;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::agent::run::offline::{self, Options};
+use crate::base::error::Chain;
+
+const ABOUT: &str = "Vedette watches local cameras with a streaming CNN-LSTM, keeps the video around what it sees, and \
+delivers alerts over MQTT whatever happens to network, power, camera, disk or clock.";
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  done, and something is wrong: a config, a video, a store or a command that was looked at is bad
+  2  the command line itself is wrong
+  3  it could not be done: no model, no daemon, no disk, no permission";
+
+/// The program's arguments.
+#[derive(Debug, Parser)]
+#[command(name = "vedette", version, about = ABOUT, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    /// More of the log: once for debug, twice for trace
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+    Replay(replay::ReplayArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Frames(frames::FramesArgs),
+    Incidents(incidents::IncidentsArgs),
+    Store(store::StoreArgs),
+    Status(status::StatusArgs),
+    TestAlert(test_alert::TestAlertArgs),
+    Demo(demo::DemoArgs),
+}
+
+/// Where the model is, for the commands that load one without a config.
+#[derive(Debug, Args)]
+struct ModelArgs {
+    /// Model directory (manifest, networks, golden vectors) [default: the one that came with this program]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+
+    /// CPU threads for the encoder
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+}
+
+impl ModelArgs {
+    fn options(&self, sample_fps: Option<f32>, stride: Option<u16>) -> anyhow::Result<Options> {
+        let model = match &self.model {
+            Some(dir) => dir.clone(),
+            None => offline::default_model()?,
+        };
+        Ok(Options { model, threads: self.threads.into(), sample_fps, stride: stride.map(usize::from) })
+    }
+}
+
+/// A rate on the command line.
+fn fps(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(fps) if (0.5..=60.0).contains(&fps) => Ok(fps),
+        _ => Err("expected frames a second, 0.5 to 60".into()),
+    }
+}
+
+/// The config file, for the commands that speak to or about the daemon.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The daemon's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/vedette/vedette.toml")]
+    config: PathBuf,
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Good,
+    SomethingWrong,
+}
+
+/// Runs a parsed command line to its end.
+pub fn main(cli: Cli) -> ExitCode {
+    let verbose = cli.verbose;
+    let logs = |default| out::log_to_terminal(verbose, default);
+    let ended = match cli.command {
+        Command::Run(args) => run::run(args, verbose),
+        Command::Check(args) => check::run(args),
+        Command::Replay(args) => logs(log::LevelFilter::Warn).and_then(|()| replay::run(args)),
+        Command::Evaluate(args) => logs(log::LevelFilter::Warn).and_then(|()| evaluate::run(args)),
+        Command::Frames(args) => logs(log::LevelFilter::Warn).and_then(|()| frames::run(args)),
+        Command::Incidents(args) => incidents::run(args),
+        Command::Store(args) => store::run(args),
+        Command::Status(args) => status::run(args),
+        Command::TestAlert(args) => test_alert::run(args),
+        Command::Demo(args) => logs(log::LevelFilter::Warn).and_then(|()| demo::run(args)),
+    };
+    match ended {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::SomethingWrong) => ExitCode::from(1),
+        // Whoever read our output has read enough.
+        Err(e) if out::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("vedette: {}", Chain(e.as_ref()));
+            ExitCode::from(3)
+        }
+    }
+}

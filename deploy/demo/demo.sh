@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The whole way on one machine: CCTV video -> a real RTSP camera -> the agent -> a real broker -> a subscriber.
+# Called by `make demo`. Everything it starts ends with it, and its files are in one temporary directory.
+#
+#   VIDEO=my.mp4        serve this file as the camera instead of the CCTV video of Debian's opencv-doc
+#   RTSP=rtsp://...     watch this camera instead; nothing is served
+#   SECONDS_MAX=60      end by itself after so long
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+say() { printf 'demo: %s\n' "$*"; }
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/vedette-demo.XXXXXX")
+children=()
+finish() {
+    trap - EXIT INT TERM
+    for pid in "${children[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${children[@]}"; do wait "$pid" 2>/dev/null || true; done
+    rm -rf "$work"
+    say "ended; everything it started is stopped and $work is removed"
+}
+trap finish EXIT
+trap ':' INT TERM # the agent gets them too and drains; then we finish
+
+# Waits for a line that a server writes when it is ready: wait_for FILE PATTERN PID WHAT
+wait_for() {
+    for _ in $(seq 300); do
+        grep -qE "$2" "$1" 2>/dev/null && return 0
+        kill -0 "$3" 2>/dev/null || break
+        sleep 0.1
+    done
+    say "$4 did not start:"; cat "$1" >&2
+    return 1
+}
+
+if [ -z "${RTSP:-}" ]; then
+    video=${VIDEO:-.cache/video/vtest.avi}
+    [ -r "$video" ] || { say "cannot read the video $video"; exit 1; }
+    # A camera gives H.264; what is something else is transcoded once and kept.
+    codec=$(ffprobe -v error -select_streams v:0 -show_entries stream=codec_name -of csv=p=0 "$video" | head -1)
+    [ -n "$codec" ] || { say "$video has no video in it"; exit 1; }
+    if [ "$codec" != h264 ]; then
+        served=.cache/video/$(basename "${video%.*}").h264.mp4
+        if [ ! -s "$served" ]; then
+            say "transcoding $video ($codec) to H.264, once"
+            mkdir -p .cache/video
+            ffmpeg -nostdin -v error -y -i "$video" -an -c:v libx264 -preset veryfast -tune zerolatency -crf 23 -g 20 \
+                -pix_fmt yuv420p "$work/served.mp4"
+            mv "$work/served.mp4" "$served"
+        fi
+    else
+        served=$video
+    fi
+    say "serving $served as an RTSP camera"
+    # System Python: that is where Debian's GObject bindings are.
+    /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
+    children+=($!)
+    wait_for "$work/rtsp.log" '^rtsp://' $! "the RTSP server"
+    RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
+fi
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+sed -e "s/@PORT@/$port/" -e "s#@DIR@#$work#" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
+PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
+children+=($!)
+wait_for "$work/mosquitto.log" 'mosquitto version .* running' $! "Mosquitto"
+say "Mosquitto on 127.0.0.1:$port; read along with: mosquitto_sub -p $port -t 'vedette/#' -v"
+
+target=${CARGO_TARGET_DIR:-target}
+"$target/debug/vedette" demo --rtsp "$RTSP" --broker "mqtt://127.0.0.1:$port" --dir "$work/device" \
+    ${SECONDS_MAX:+--seconds "$SECONDS_MAX"} &
+agent=$!
+code=0
+# The first wait ends when a signal comes; the second sees the agent drained.
+wait "$agent" || code=$?
+if kill -0 "$agent" 2>/dev/null; then
+    kill -TERM "$agent" 2>/dev/null || true
+    wait "$agent" && code=0 || code=$?
+fi
+exit "$code"

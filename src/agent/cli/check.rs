@@ -1,0 +1,69 @@
+//! `vedette check`: is this a config that the daemon can start with?
+
+use clap::Args;
+use serde_json::json;
+
+use super::out::Out;
+use super::{ConfigArgs, Outcome};
+use crate::agent::config::{self, ConfigError};
+use crate::agent::infer::manifest::Model;
+use crate::base::error::Chain;
+
+/// Validate a configuration: every problem at once, with its key, what is allowed, and the nearest right spelling
+///
+/// Also reads the model directory it names (every file's digest) and holds the thresholds against the model's classes.
+/// Exit code 0: the daemon can start with it. 1: it cannot. Does not look at cameras or the network.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// One JSON object: {"valid", "problems": [{"key", "line", "message", "remedy"}]}
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
+    let path = &args.config.config;
+    let (problems, said) = match config::load(path) {
+        Ok(config) => match Model::open(&config.model.dir) {
+            Ok(model) => {
+                let problems = config.check_classes(&model.manifest().classes);
+                let said = problems.iter().map(|p| format!("{}: {p}", path.display())).collect();
+                (problems, said)
+            }
+            Err(e) => {
+                let problem = config::Problem {
+                    key: "model.dir".into(),
+                    line: None,
+                    message: Chain(&e).to_string(),
+                    remedy: "name a whole model directory".into(),
+                };
+                let said = vec![format!("{}: {problem}", path.display())];
+                (vec![problem], said)
+            }
+        },
+        Err(e @ ConfigError::Invalid { .. }) => (e.problems().to_vec(), vec![e.to_string()]),
+        Err(e) => {
+            let problem = config::Problem {
+                key: String::new(),
+                line: None,
+                message: Chain(&e).to_string(),
+                remedy: "name a readable file with --config".into(),
+            };
+            (vec![problem], vec![Chain(&e).to_string()])
+        }
+    };
+    let mut out = Out::new();
+    let valid = problems.is_empty();
+    if args.json {
+        out.json(&json!({ "valid": valid, "problems": problems }))?;
+    } else if valid {
+        out.line(format_args!("{}: valid", path.display()))?;
+    } else {
+        for line in said {
+            out.line(line)?;
+        }
+    }
+    Ok(if valid { Outcome::Good } else { Outcome::SomethingWrong })
+}

@@ -1,0 +1,37 @@
+//! `vedette run`: the daemon.
+
+use std::sync::Arc;
+
+use clap::Args;
+use log::LevelFilter;
+
+use super::{ConfigArgs, Outcome, out};
+use crate::agent::config;
+use crate::agent::run::{Daemon, service};
+use crate::base::clock::SystemClock;
+
+/// Run the daemon: capture, classify, record, store, alert
+///
+/// Works with no broker configured: incidents and clips then stay on the device. SIGTERM and SIGINT drain: open
+/// incidents close, clips are finished, the final status is published. SIGHUP reads the config again, applies what it
+/// can and says what needs a restart. Under systemd the log goes to the journal with structured fields.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub fn run(args: RunArgs, verbose: u8) -> anyhow::Result<Outcome> {
+    if !service::log_to_journal(out::level(verbose, LevelFilter::Info)).map_err(anyhow::Error::from_boxed)? {
+        out::log_to_terminal(verbose, LevelFilter::Info)?;
+    }
+    let path = &args.config.config;
+    let daemon = Daemon::start(config::load(path)?, Arc::new(SystemClock::new()))?;
+    match service::serve(daemon, path)? {
+        service::Ended::Asked(report) => {
+            log::info!("stopped: {report}");
+            Ok(Outcome::Good)
+        }
+        service::Ended::Broken { why, report } => anyhow::bail!("stopped because {why}; {report}"),
+    }
+}
