@@ -1,0 +1,266 @@
+//! The daemon's pipeline over files: `replay`, `evaluate`, `frames`. Same capture, same views, same windows, same
+//! incident machine; the file's own time instead of the clock's, and nothing is ever dropped.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::metrics::NORMAL;
+use crate::agent::capture::{self, CaptureError, FileSummary, Frame};
+use crate::agent::config::{self, CameraId};
+use crate::agent::incident::{Incident, Input, Machine, Transition};
+use crate::agent::infer::classifier::{self, Classifier, InferError};
+use crate::agent::infer::golden::ProofError;
+use crate::agent::infer::manifest::{Manifest, Model, ModelError};
+use crate::agent::infer::view::{View, ViewError, ViewState};
+use crate::agent::infer::{Score, onnx};
+use crate::base::clock::Mono;
+use crate::contract::alert::ModelRef;
+
+/// How files are looked at.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Model directory.
+    pub model: PathBuf,
+    /// CPU threads for the encoder.
+    pub threads: usize,
+    /// Frames a second; none: the model's.
+    pub sample_fps: Option<f32>,
+    /// Frames from one window to the next; none: the model's.
+    pub stride: Option<usize>,
+}
+
+/// Why a model could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its directory.
+    #[error("the model in {} cannot be used", .dir.display())]
+    Model {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// Its networks, or the runtime.
+    #[error("the model in {} cannot be loaded", .dir.display())]
+    Engine {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: Box<onnx::OnnxError>,
+    },
+    /// It does not compute what it should.
+    #[error("the model in {} does not give what its golden vectors say, on this machine", .dir.display())]
+    Proof {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: Box<ProofError>,
+    },
+    /// None was named and none was found.
+    #[error("no model was named and none was found beside the program; looked in {looked}. Name one with --model DIR")]
+    NoDefault {
+        /// Where it was looked for.
+        looked: String,
+    },
+}
+
+/// Why a file was not classified to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// It could not be read as video.
+    #[error("cannot be analysed")]
+    Capture(#[from] CaptureError),
+    /// The model failed on it.
+    #[error("cannot be classified")]
+    Infer(#[from] InferError),
+    /// A view could not be cut.
+    #[error("no view could be cut from a frame")]
+    View(#[from] ViewError),
+    /// It has no picture at all.
+    #[error("no picture could be decoded")]
+    NoPicture,
+}
+
+/// Opens and verifies a model directory, loads its networks, and proves them against its golden vectors.
+pub fn load_model(
+    dir: &Path,
+    threads: usize,
+    onnxruntime: Option<&Path>,
+) -> Result<(Model, crate::agent::infer::Engine), LoadError> {
+    let model =
+        Model::open(dir).map_err(|e| LoadError::Model { dir: dir.to_owned(), source: Box::new(e) })?;
+    let mut engine = onnx::load(&model, threads, onnxruntime)
+        .map_err(|e| LoadError::Engine { dir: dir.to_owned(), source: Box::new(e) })?;
+    let proof =
+        model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir.to_owned(), source: Box::new(e) })?;
+    log::info!("model {} on {}: {proof}", model.manifest().title(), engine.info.runtime);
+    Ok((model, engine))
+}
+
+/// The model that came with the program: beside it (a package, a source tree's build), or below the working directory.
+pub fn default_model() -> Result<PathBuf, LoadError> {
+    const NAME: &str = "engines/interim";
+    let exe = std::env::current_exe().ok();
+    // `target/debug/vedette` and `/usr/bin/vedette` both have it some directories above or in `../share`.
+    let above = exe.iter().flat_map(|e| e.ancestors().skip(1).take(5)).map(|d| d.join(NAME));
+    let shared = exe.iter().filter_map(|e| e.parent()?.parent()).map(|d| d.join("share/vedette").join(NAME));
+    let candidates: Vec<PathBuf> = shared.chain(above).chain([PathBuf::from(NAME)]).collect();
+    candidates.iter().find(|d| d.join("manifest.toml").is_file()).cloned().ok_or_else(|| LoadError::NoDefault {
+        looked: candidates.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// What `replay` brings.
+#[derive(Debug)]
+pub enum Replayed {
+    /// A window was scored.
+    Window(Score),
+    /// An incident is over.
+    Incident(Incident),
+}
+
+/// A loaded model and what is done with files on it. One is made for any number of files.
+pub struct Pipeline {
+    classifier: Classifier,
+    manifest: Arc<Manifest>,
+    reference: ModelRef,
+    sample_fps: f32,
+}
+
+impl Pipeline {
+    /// Loads a model for files.
+    pub fn load(options: &Options) -> Result<Pipeline, LoadError> {
+        let (model, engine) = load_model(&options.model, options.threads, None)?;
+        let manifest = Arc::new(model.manifest().clone());
+        let chosen = classifier::Options { sample_fps: options.sample_fps, stride: options.stride };
+        Ok(Pipeline {
+            classifier: Classifier::new(Arc::clone(&manifest), engine, chosen),
+            reference: model.reference(),
+            sample_fps: options.sample_fps.unwrap_or(manifest.sample_fps),
+            manifest,
+        })
+    }
+
+    /// Classes in the model's order.
+    pub fn classes(&self) -> &[String] {
+        &self.manifest.classes
+    }
+
+    /// Which model it is.
+    pub fn model_ref(&self) -> ModelRef {
+        self.reference.clone()
+    }
+
+    /// Every window of a file, in order. `take` says whether to go on.
+    pub fn scores(
+        &mut self,
+        path: &Path,
+        take: &mut dyn FnMut(Score) -> bool,
+    ) -> Result<FileSummary, OfflineError> {
+        let camera = CameraId::new("file");
+        self.classifier.reset(&camera);
+        let (mut failed, mut go_on, mut windows) = (None, true, 0);
+        let classifier = &mut self.classifier;
+        let summary = capture::read_file(path, &camera, self.sample_fps, &mut |frame: Frame| {
+            match classifier.push(&frame) {
+                Ok(None) => {}
+                Ok(Some(score)) => {
+                    windows += 1;
+                    go_on = take(score);
+                }
+                Err(e) => failed = Some(e),
+            }
+            if go_on && failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if let Some(e) = failed {
+            return Err(e.into());
+        }
+        let rest = self.classifier.finish(&camera)?;
+        match rest {
+            // Only a video without any window is padded: one that stopped between two has been seen.
+            Some(score) if windows == 0 => {
+                take(score);
+            }
+            None if windows == 0 => return Err(OfflineError::NoPicture),
+            _ => {}
+        }
+        Ok(summary)
+    }
+
+    /// Every window, and every incident that the daemon would have made of them with the model's thresholds and
+    /// the default `[incident]` settings.
+    pub fn replay(
+        &mut self,
+        path: &Path,
+        take: &mut dyn FnMut(Replayed) -> bool,
+    ) -> Result<FileSummary, OfflineError> {
+        let mut machine = Machine::new(
+            self.manifest.classes.clone(),
+            self.manifest.thresholds.clone(),
+            config::Incident::default(),
+            Vec::new(),
+        );
+        let mut end = Mono::ZERO;
+        let summary = self.scores(path, &mut |score| {
+            end = score.end;
+            let closed = closed(machine.step(end, Input::Score(score.clone()), &mut Uuid::now_v7));
+            take(Replayed::Window(score)) && closed.into_iter().all(|i| take(Replayed::Incident(i)))
+        })?;
+        for incident in closed(machine.step(end, Input::Stop, &mut Uuid::now_v7)) {
+            take(Replayed::Incident(incident));
+        }
+        Ok(summary)
+    }
+
+    /// The probabilities of the window with the highest 1 - P(Normal): a clip's own, for judging.
+    pub fn clip_probabilities(&mut self, path: &Path) -> Result<Vec<f32>, OfflineError> {
+        let normal = self.manifest.classes.iter().position(|c| c == NORMAL);
+        let mut best: Option<Score> = None;
+        self.scores(path, &mut |score| {
+            let quiet = |s: &Score| normal.map_or(0.0, |n| s.probabilities[n]);
+            if best.as_ref().is_none_or(|b| quiet(&score) < quiet(b)) {
+                best = Some(score);
+            }
+            true
+        })?;
+        Ok(best.map(|s| s.probabilities.to_vec()).expect("a file without a window is an error above"))
+    }
+}
+
+fn closed(transitions: Vec<Transition>) -> Vec<Incident> {
+    let over = |t| match t {
+        Transition::Closed(incident, _) => Some(incident),
+        Transition::Opened(_) | Transition::Updated(_) => None,
+    };
+    transitions.into_iter().filter_map(over).collect()
+}
+
+/// The frames of a file as capture hands them on, each with the view that the encoder would get. No engine needed.
+pub fn frames(
+    model: &Model,
+    sample_fps: Option<f32>,
+    path: &Path,
+    take: &mut dyn FnMut(&Frame, &View) -> bool,
+) -> Result<FileSummary, OfflineError> {
+    let manifest = model.manifest();
+    let sample_fps = sample_fps.unwrap_or(manifest.sample_fps);
+    let mut views = ViewState::new(&manifest.view, sample_fps);
+    let mut failed = None;
+    let summary = capture::read_file(path, &CameraId::new("file"), sample_fps, &mut |frame: Frame| {
+        match views.push(&frame) {
+            Ok(view) if take(&frame, &view) => return ControlFlow::Continue(()),
+            Ok(_) => {}
+            Err(e) => failed = Some(e),
+        }
+        ControlFlow::Break(())
+    })?;
+    match failed {
+        Some(e) => Err(e.into()),
+        None if summary.frames == 0 => Err(OfflineError::NoPicture),
+        None => Ok(summary),
+    }
+}
