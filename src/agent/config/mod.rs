@@ -1,16 +1,42 @@
-//! What the installer wrote, validated. `raw` mirrors the TOML file and denies unknown fields; `validate`
-//! turns it into the types below or into the list of everything that is wrong with it, each by its key.
+//! What the installer wrote, validated: the types below, or the list of everything that is wrong, each by its
+//! key.
+//!
+//! ```text
+//!     text ─► toml (with positions) ─► section ─► kind, files, secret, url ─► parse, camera, mqtt ─► Config
+//!                                      one key     one value                  combinations      └─ diff (SIGHUP)
+//!                                      at a time
+//! ```
 //!
 //! What belongs here: limits, defaults, units, and errors a person on a ladder can act on. What does not:
 //! looking at hardware or the network (that is `doctor`'s and the stages' work).
 //!
-//! Invariant: a [`Config`] that exists is one the daemon can start with; nothing is clamped silently.
+//! Invariants: a [`Config`] that exists is one the daemon can start with; nothing is clamped silently; no
+//! secret shows in `Debug` or in a message.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod camera;
+mod diff;
+mod files;
+mod kind;
+mod mqtt;
+mod parse;
+mod problem;
+mod secret;
+mod section;
+mod spelling;
+mod units;
+mod url;
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Applies, Change};
+pub use parse::{load, parse};
+pub use problem::{ConfigError, Problem};
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -39,7 +65,7 @@ pub struct Config {
     pub paths: Paths,
     /// What it looks with.
     pub model: Model,
-    /// What it looks at; at least one.
+    /// What it looks at; 1 to 64, with at most 4,096 MB for all their rings.
     pub cameras: Vec<Camera>,
     /// When evidence becomes an incident.
     pub incident: Incident,
@@ -63,7 +89,7 @@ pub struct Device {
 pub struct Paths {
     /// `state_dir`: database and clips. Default `/var/lib/vedette`.
     pub state_dir: PathBuf,
-    /// `runtime_dir`: the daemon's socket. Default `/run/vedette`.
+    /// `runtime_dir`: the daemon's socket; at most 80 bytes long. Default `/run/vedette`.
     pub runtime_dir: PathBuf,
 }
 
@@ -91,7 +117,8 @@ pub struct Camera {
     pub classify: bool,
     /// `region`: what is classified, normalised to the full picture; default all of it.
     pub region: Option<Region>,
-    /// `thresholds.<Class>`: overrides of the manifest's, above 0, at most 1.
+    /// `thresholds.<Class>`: overrides of the manifest's, above `incident.hysteresis`, at most 1. Whether the
+    /// model has the classes: [`Config::check_classes`].
     pub thresholds: BTreeMap<String, f32>,
     /// `ring_seconds`: video kept in memory, 5 to 300 s; at least pre-roll + 5 s; default 30 s.
     pub ring_time: Duration,
@@ -103,7 +130,8 @@ pub struct Camera {
     pub frozen_after: Duration,
 }
 
-/// A rectangle, normalised to the full picture: 0 <= x, x + width <= 1, likewise y; at least 0.05 each way.
+/// `region`, a rectangle normalised to the full picture: 0 <= x, x + width <= 1 (but for rounding), likewise y;
+/// at least 0.05 each way. All four keys are required.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Region {
     /// Left edge.
@@ -116,8 +144,9 @@ pub struct Region {
     pub height: f32,
 }
 
-/// Where a camera's video comes from.
-#[derive(Debug, Clone, PartialEq)]
+/// Where a camera's video comes from. To show it, use its `Display`, which leaves out the path of a URL: some
+/// cameras want a password there.
+#[derive(Clone, PartialEq)]
 pub enum Source {
     /// `kind = "file"`
     File {
@@ -146,6 +175,22 @@ pub enum Source {
         /// `fps`, 1 to 60; default 15.
         fps: u32,
     },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File { path, .. } => write!(f, "{}", path.display()),
+            Source::Rtsp { url, .. } => f.write_str(&url::without_path(url)),
+            Source::Test { width, height, fps } => write!(f, "test pattern, {width}x{height}, {fps} fps"),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({self})")
+    }
 }
 
 /// How fast a file is read.
@@ -188,7 +233,7 @@ pub struct Incident {
     pub cool_down: Duration,
     /// `merge_within_s`: new evidence of the same class so soon after it fell below continues the same
     /// incident; 0 to 600 s; default 10 s. An incident therefore closes after the greater of this and
-    /// `close_after_s`.
+    /// `close_after_s`; both are shorter than `max_length_s`.
     pub merge_within: Duration,
     /// `max_length_s`: a longer incident is closed and a new one opened; 10 to 3600 s; default 120 s.
     pub max_length: Duration,

@@ -1,0 +1,173 @@
+//! `[[camera]]`: its keys, defaults and limits, and what it must agree on with the rest of the configuration.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included};
+use std::path::Path;
+use std::time::Duration;
+
+use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, number, seconds};
+use super::section::Section;
+use super::spelling::{alternatives, nearest};
+use super::units::Unit;
+use super::{Camera, CameraId, Config, Pace, Problem, Region, Source, files, secret, url};
+
+/// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
+pub(super) struct Context<'a> {
+    pub(super) base_dir: &'a Path,
+    pub(super) hysteresis: Option<f32>,
+    pub(super) pre_roll: Option<Duration>,
+}
+
+/// A ring holds the pre-roll and so much more: the keyframe before it may be that far back.
+pub(super) const RING_BEYOND_PRE_ROLL: Duration = Duration::from_secs(5);
+
+/// The class that stands for "nothing happens".
+const NORMAL: &str = "Normal";
+
+#[derive(Clone, Copy, PartialEq)]
+enum SourceKind {
+    File,
+    Rtsp,
+    Test,
+}
+
+/// The keys that go with one kind only.
+const KEYS_OF_KINDS: [(SourceKind, &str, &[&str]); 3] = [
+    (SourceKind::File, "file", &["path", "pace", "repeat"]),
+    (SourceKind::Rtsp, "rtsp", &["url", "credentials_file", "latency_ms"]),
+    (SourceKind::Test, "test", &["width", "height", "fps"]),
+];
+
+/// Reads one camera; `taken` holds the ids of those before it.
+pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTreeSet<String>) -> Option<Camera> {
+    if let Some(id) = s.peek("id").filter(|id| is_name(id) && !taken.contains(*id)) {
+        s.rename(format!("camera[{id}]"));
+    }
+    let id = s.required("id", name());
+    if let Some(id) = &id
+        && !taken.insert(id.clone())
+    {
+        s.problem("id", format!("{id:?} is the id of another camera"), "give each camera its own");
+    }
+    let source = source(s, context);
+    let classify = s.or("classify", true, boolean());
+    let region = s.optional_section("region", region);
+    let threshold = fraction((Excluded(0.0), Included(1.0)));
+    let thresholds = s.map("thresholds", threshold, |class, threshold| match context.hysteresis {
+        _ if class == NORMAL => Err(Fault::with_remedy("never makes an incident", "leave it out")),
+        Some(hysteresis) if *threshold <= hysteresis => Err(Fault::with_remedy(
+            format!("an incident above {threshold} would never close: incident.hysteresis is {hysteresis}"),
+            "make it greater than the hysteresis",
+        )),
+        _ => Ok(()),
+    });
+    let ring_time = s.or("ring_seconds", Duration::from_secs(30), seconds(5..=300));
+    let ring_max_bytes =
+        s.or("ring_max_mb", 64_000_000, integer(4..=1024, Some(Unit::Megabytes)).map(|mb| mb as usize * 1_000_000));
+    let encode_kbps = s.or("encode_kbps", 2000, integer(100..=50_000, Some(Unit::KilobitsPerSecond)));
+    let frozen_after = s.or("frozen_after_s", Duration::from_secs(10), seconds(2..=300));
+
+    if let (Some(ring), Some(pre_roll)) = (ring_time, context.pre_roll) {
+        let least = pre_roll + RING_BEYOND_PRE_ROLL;
+        if ring < least {
+            s.problem(
+                "ring_seconds",
+                format!("{} s of video cannot hold clip.pre_roll_s = {} s", ring.as_secs_f64(), pre_roll.as_secs_f64()),
+                format!("at least pre_roll_s + 5: {}", least.as_secs_f64()),
+            );
+        }
+    }
+    Some(Camera {
+        id: CameraId::new(&id?),
+        source: source?,
+        classify: classify?,
+        region: region?,
+        thresholds: thresholds?,
+        ring_time: ring_time?,
+        ring_max_bytes: ring_max_bytes?,
+        encode_kbps: encode_kbps?,
+        frozen_after: frozen_after?,
+    })
+}
+
+fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {
+    let kind = s.required("kind", choice(KEYS_OF_KINDS.map(|(kind, word, _)| (word, kind))));
+    for (other, word, keys) in KEYS_OF_KINDS {
+        for key in keys {
+            match kind {
+                Some(kind) if kind != other => {
+                    s.out_of_place(key, &format!("goes with kind = {word:?} only"), "leave it out, or change kind")
+                }
+                Some(_) => {}
+                // What else the camera has cannot be judged.
+                None => s.pass_over(key),
+            }
+        }
+    }
+    match kind? {
+        SourceKind::File => {
+            let path = s.required("path", files::file(context.base_dir));
+            let pace =
+                s.or("pace", Pace::Realtime, choice([("realtime", Pace::Realtime), ("flat_out", Pace::FlatOut)]));
+            let repeat = s.or("repeat", false, boolean());
+            if (pace, repeat) == (Some(Pace::FlatOut), Some(true)) {
+                s.problem("repeat", "with pace = \"flat_out\" it would never come to an end", "use one or the other");
+            }
+            Some(Source::File { path: path?, pace: pace?, repeat: repeat? })
+        }
+        SourceKind::Rtsp => {
+            let url = s.required("url", url::camera());
+            let credentials = s.optional("credentials_file", secret::credentials(context.base_dir));
+            let latency = s.or(
+                "latency_ms",
+                Duration::from_millis(200),
+                integer(0..=5000, Some(Unit::Milliseconds)).map(|ms| Duration::from_millis(ms.into())),
+            );
+            Some(Source::Rtsp { url: url?, credentials: credentials?, latency: latency? })
+        }
+        SourceKind::Test => {
+            let width = s.or("width", 640, integer(32..=8192, None));
+            let height = s.or("height", 360, integer(32..=8192, None));
+            let fps = s.or("fps", 15, integer(1..=60, None));
+            Some(Source::Test { width: width?, height: height?, fps: fps? })
+        }
+    }
+}
+
+fn region(s: &mut Section<'_>) -> Option<Region> {
+    let edges = ["x", "y"].map(|key| s.required(key, number(0.0..1.0, None)));
+    let sizes = ["width", "height"].map(|key| s.required(key, number(0.05..=1.0, None)));
+    for (i, key) in ["width", "height"].into_iter().enumerate() {
+        // What rounding of decimal fractions adds up to is far below a pixel.
+        if let (Some(edge), Some(size)) = (edges[i], sizes[i])
+            && edge + size > 1.0 + 1e-9
+        {
+            s.problem(key, format!("{edge} + {size} reaches beyond the picture"), "at most 1 together");
+        }
+    }
+    let ([x, y], [width, height]) = (edges, sizes);
+    Some(Region { x: x? as f32, y: y? as f32, width: width? as f32, height: height? as f32 })
+}
+
+impl Config {
+    /// What is wrong with the class names in the configuration, given the classes that the model has.
+    pub fn check_classes(&self, classes: &[String]) -> Vec<Problem> {
+        let classes: Vec<&str> = classes.iter().map(String::as_str).filter(|c| *c != NORMAL).collect();
+        let unknown = self
+            .cameras
+            .iter()
+            .flat_map(|camera| camera.thresholds.keys().map(move |class| (camera, class)))
+            .filter(|(_, class)| !classes.contains(&class.as_str()));
+        unknown
+            .map(|(camera, class)| Problem {
+                key: format!("camera[{}].thresholds.{class}", camera.id),
+                line: None,
+                message: "the model has no such class".into(),
+                remedy: match nearest(class, classes.iter().copied()) {
+                    Some(right) => format!("did you mean {right}?"),
+                    None => format!("it has {}", alternatives(&classes)),
+                },
+            })
+            .collect()
+    }
+}

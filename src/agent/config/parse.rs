@@ -1,0 +1,177 @@
+//! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
+//! combinations are impossible. `[[camera]]` and `[mqtt]` have files of their own.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included};
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::kind::{fraction, integer, name, seconds};
+use super::problem::{ConfigError, Problem};
+use super::section::{Document, Section, line_of};
+use super::{Camera, Clip, Config, Device, Incident, Model, Paths, camera, files, mqtt};
+
+/// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
+const ALL_RINGS_MAX_MB: usize = 4096;
+/// Most cameras of one device.
+const CAMERAS_MAX: usize = 64;
+
+/// Reads and validates the configuration file at `path`, and the secrets and certificates that it names.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    // Absolute, so that a message names a file that can be found from anywhere.
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let base_dir = absolute.parent().unwrap_or(Path::new("/"));
+    parse(&text, base_dir).map_err(|problems| ConfigError::Invalid { path: path.to_path_buf(), problems })
+}
+
+/// Validates the text of a configuration whose relative paths start at `base_dir`. Reads the secrets and
+/// certificates that it names. The problems are in the order of the text.
+pub fn parse(text: &str, base_dir: &Path) -> Result<Config, Vec<Problem>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let mut problems: Vec<Problem> = errors.iter().map(|error| syntax_problem(text, error)).collect();
+        // The parser's later words on one line are about what its first ones led to.
+        problems.sort_by_key(|p| p.line);
+        problems.dedup_by_key(|p| p.line);
+        return Err(problems);
+    }
+    let document = Document::new(text);
+    let config = document.read(table.get_ref(), |root| read(root, base_dir));
+    let problems = document.finish();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// Without the parser's own picture of the line, which may show a secret.
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    let at = error.span().map(|span| span.start.min(text.len()));
+    let column = at.map(|at| {
+        let before = &text.as_bytes()[..at];
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+        1 + String::from_utf8_lossy(&before[line_start..]).chars().count()
+    });
+    Problem {
+        key: String::new(),
+        line: at.map(|at| line_of(text, at)),
+        message: match column {
+            Some(column) => format!("column {column}: not TOML: {}", error.message()),
+            None => format!("not TOML: {}", error.message()),
+        },
+        remedy: "text stands in quotes, a section's name in brackets, a key once only; see https://toml.io".into(),
+    }
+}
+
+fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
+    let device = root.section("device", device);
+    let paths = root.section("paths", |s| paths(s, base_dir));
+    let model = root.section("model", |s| model(s, base_dir));
+    let mut context = camera::Context { base_dir, hysteresis: None, pre_roll: None };
+    let incident = root.section("incident", |s| incident(s, &mut context));
+    let clip = root.section("clip", |s| clip(s, &mut context));
+    let cameras = cameras(root, &context);
+    let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    Some(Config {
+        device: device?,
+        paths: paths?,
+        model: model?,
+        cameras: cameras?,
+        incident: incident?,
+        clip: clip?,
+        mqtt: mqtt?,
+    })
+}
+
+fn device(s: &mut Section<'_>) -> Option<Device> {
+    let site = s.required("site", name());
+    let id = s.required("id", name());
+    Some(Device { site: site?, id: id? })
+}
+
+fn paths(s: &mut Section<'_>, base_dir: &Path) -> Option<Paths> {
+    let state_dir = s.or_text("state_dir", "/var/lib/vedette", files::path(base_dir));
+    let runtime_dir = s.or_text("runtime_dir", "/run/vedette", files::runtime_dir(base_dir));
+    Some(Paths { state_dir: state_dir?, runtime_dir: runtime_dir? })
+}
+
+fn model(s: &mut Section<'_>, base_dir: &Path) -> Option<Model> {
+    let dir = s.or_text("dir", "/usr/share/vedette/models/default", files::model_dir(base_dir));
+    let threads = s.or("threads", 1, integer(1..=64, None).map(|n| n as usize));
+    let stride = s.optional("stride", integer(1..=16, None).map(|n| n as usize));
+    let onnxruntime = s.optional("onnxruntime", files::file(base_dir));
+    Some(Model { dir: dir?, threads: threads?, stride: stride?, onnxruntime: onnxruntime? })
+}
+
+fn incident(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Incident> {
+    let smoothing = s.or("smoothing", 0.5, fraction((Excluded(0.0), Included(1.0))));
+    let hysteresis = s.or("hysteresis", 0.1, fraction(0.0..=0.5));
+    context.hysteresis = hysteresis;
+    let min_windows = s.or("min_windows", 2, integer(1..=64, None));
+    let close_after = s.or("close_after_s", Duration::from_secs(5), seconds(0..=600));
+    let cool_down = s.or("cool_down_s", Duration::ZERO, seconds(0..=3600));
+    let merge_within = s.or("merge_within_s", Duration::from_secs(10), seconds(0..=600));
+    let max_length = s.or("max_length_s", Duration::from_secs(120), seconds(10..=3600));
+    let update_every = s.or("update_every_s", Duration::from_secs(5), seconds(1..=600));
+    for (key, quiet) in [("close_after_s", close_after), ("merge_within_s", merge_within)] {
+        if let (Some(quiet), Some(longest)) = (quiet, max_length)
+            && quiet >= longest
+        {
+            s.problem(
+                key,
+                format!(
+                    "with {} s no incident could close before max_length_s = {} s",
+                    quiet.as_secs_f64(),
+                    longest.as_secs_f64()
+                ),
+                "make it shorter than max_length_s",
+            );
+        }
+    }
+    Some(Incident {
+        smoothing: smoothing?,
+        hysteresis: hysteresis?,
+        min_windows: min_windows?,
+        close_after: close_after?,
+        cool_down: cool_down?,
+        merge_within: merge_within?,
+        max_length: max_length?,
+        update_every: update_every?,
+    })
+}
+
+fn clip(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Clip> {
+    let pre_roll = s.or("pre_roll_s", Duration::from_secs(10), seconds(0..=120));
+    let post_roll = s.or("post_roll_s", Duration::from_secs(10), seconds(0..=120));
+    context.pre_roll = pre_roll;
+    Some(Clip { pre_roll: pre_roll?, post_roll: post_roll? })
+}
+
+fn cameras(root: &mut Section<'_>, context: &camera::Context<'_>) -> Option<Vec<Camera>> {
+    let (mut taken, mut all_rings_mb, mut count) = (BTreeSet::new(), 0, 0);
+    let cameras = root.sections("camera", |s| {
+        count += 1;
+        let camera = camera::read(s, context, &mut taken)?;
+        all_rings_mb += camera.ring_max_bytes / 1_000_000;
+        Some(camera)
+    });
+    if count == 0 && cameras.is_some() {
+        root.problem("camera", "there is none", "add a section [[camera]] with id and kind");
+        return None;
+    }
+    if count > CAMERAS_MAX {
+        root.problem("camera", format!("there are {count}"), format!("at most {CAMERAS_MAX} on one device"));
+    }
+    if all_rings_mb > ALL_RINGS_MAX_MB {
+        root.problem(
+            "camera",
+            format!("ring_max_mb of all cameras together is {all_rings_mb} MB of memory"),
+            format!("allowed: {ALL_RINGS_MAX_MB} MB together; lower ring_max_mb"),
+        );
+    }
+    cameras
+}

@@ -1,0 +1,146 @@
+//! The two kinds of URL that a configuration has: a camera's and the broker's.
+//!
+//! Invariant: no message repeats any part of a URL except its scheme: whatever else stands there may turn out
+//! to be a password in the wrong place.
+
+use std::net::IpAddr;
+
+use super::kind::{Fault, Kind};
+
+/// A broker's address.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Broker {
+    pub(super) tls: bool,
+    /// Name or address; IPv6 without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Broker {
+    /// Whether what is sent there cannot leave this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// `rtsp://` or `rtsps://`, without credentials.
+pub(super) fn camera<'a>() -> Kind<'a, String> {
+    Kind::of_text("rtsp://host[:port]/path or rtsps://..., without user and password", |text| {
+        Parts::of(text, &["rtsp", "rtsps"]).map(|_| text.to_string())
+    })
+}
+
+/// `mqtts://host[:port]` or `mqtt://host[:port]`.
+pub(super) fn broker<'a>() -> Kind<'a, Broker> {
+    Kind::of_text("mqtts://host[:port], or mqtt://host[:port] without encryption", |text| {
+        let parts = Parts::of(text, &["mqtts", "mqtt"])?;
+        if !matches!(parts.rest, "" | "/") {
+            return Err(Fault::new("has something behind the host"));
+        }
+        let tls = parts.scheme == "mqtts";
+        let port = parts.port.unwrap_or(if tls { 8883 } else { 1883 });
+        Ok(Broker { tls, host: parts.host.to_string(), port })
+    })
+}
+
+/// Scheme, host and port of a camera's URL: what may be logged. Some cameras want a password in the path.
+pub(super) fn without_path(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            format!("{scheme}://{}", &rest[..end])
+        }
+        None => String::new(),
+    }
+}
+
+struct Parts<'u> {
+    scheme: &'u str,
+    host: &'u str,
+    port: Option<u16>,
+    rest: &'u str,
+}
+
+impl<'u> Parts<'u> {
+    fn of(url: &'u str, schemes: &[&str]) -> Result<Self, Fault> {
+        // Looked for first, and in the whole URL: a password may itself have any of the characters below.
+        if url.contains('@') {
+            return Err(Fault::with_remedy(
+                "has a user or a password in it, which would be logged",
+                "put them into a file of two lines and name it in credentials_file; write an @ of the path as %40",
+            ));
+        }
+        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) else {
+            return Err(Fault::new(format!("does not begin with {}://", schemes.join(":// or "))));
+        };
+        if url.contains(|c: char| c.is_control() || c == ' ') {
+            return Err(Fault::new("has blanks or control characters in it"));
+        }
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (host, port) = match authority.strip_prefix('[').map(|inner| inner.split_once(']')) {
+            Some(Some((host, after))) => (host, after),
+            Some(None) => return Err(Fault::new("has a [ without a ] in its host")),
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            Some(digits) => Some(
+                Some(digits)
+                    .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
+                    .and_then(|d| d.parse().ok())
+                    .filter(|port| *port != 0)
+                    .ok_or_else(|| Fault::new("has no port number from 1 to 65535 behind the colon"))?,
+            ),
+            None if port.is_empty() => None,
+            None => return Err(Fault::new("has something other than a port behind the ]")),
+        };
+        let is_ipv6 = authority.starts_with('[');
+        let named = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        if (is_ipv6 && host.parse::<std::net::Ipv6Addr>().is_ok()) || (!is_ipv6 && named) {
+            Ok(Parts { scheme, host, port, rest })
+        } else {
+            Err(Fault::new("has no valid host name or address"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::de::DeValue;
+
+    fn read_broker(url: &str) -> Result<Broker, String> {
+        broker().read(&DeValue::String(url.into())).map_err(|f| f.message)
+    }
+
+    #[test]
+    fn a_broker_is_host_port_and_tls() {
+        let is = |tls, host: &str, port| Ok(Broker { tls, host: host.into(), port });
+        assert_eq!(read_broker("mqtts://soc.example"), is(true, "soc.example", 8883));
+        assert_eq!(read_broker("mqtt://127.0.0.1/"), is(false, "127.0.0.1", 1883));
+        assert_eq!(read_broker("mqtt://[::1]:1999"), is(false, "::1", 1999));
+        assert!(is(false, "::1", 1).unwrap().is_loopback() && is(false, "127.8.8.8", 1).unwrap().is_loopback());
+        assert!(!is(false, "127.example", 1).unwrap().is_loopback());
+        for bad in [
+            "mqtts://",
+            "mqtts://a:0",
+            "mqtts://a:70000",
+            "mqtts://a:+1",
+            "mqtts://[::1",
+            "mqtts://[a]",
+            "tcp://a",
+            "mqtts://a/topic",
+            "mqtts://a b",
+            "mqtts://[::1]x",
+            "mqtts:a",
+            "",
+        ] {
+            assert!(read_broker(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_logged_is_kept() {
+        assert_eq!(without_path("rtsp://cam:554/user=a_password=b?x"), "rtsp://cam:554");
+        assert_eq!(without_path("rtsp://cam"), "rtsp://cam");
+    }
+}
