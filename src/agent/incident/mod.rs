@@ -2,6 +2,22 @@
 //!
 //! It does no I/O, reads no clock and knows no other stage's state; the worker in `run` carries its
 //! transitions to the store and to the clip stage.
+//!
+//! `trigger` turns a class's scores into evidence (smoothing, threshold, hysteresis, minimum of windows);
+//! `machine` turns evidence into incidents (closing, merging, cool-down, maximum length, how often to tell).
+//!
+//! # Invariants
+//!
+//! - Every `Opened` is followed, at the latest after `Stop`, by exactly one `Closed` of the same id.
+//! - `start <= peak_at <= end`, and `end - start` is at most `max_length`.
+//! - A camera has at most one open classifier incident; test incidents stand beside it.
+//! - `Normal` opens nothing. The same inputs give the same transitions.
+
+mod machine;
+mod trigger;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +25,10 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::agent::config::CameraId;
 use crate::base::clock::{Mono, Wall};
+
+pub use machine::{
+    Input, Machine, MachineCounters, NORMAL, PEAK_STEP, SCORES_STALE_AFTER, TEST_CLASS, TEST_LENGTH, Thresholds,
+};
 
 /// What opens or holds an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
