@@ -2,13 +2,33 @@
 //!
 //! It does no I/O, reads no clock and knows no other stage's state; the worker in `run` carries its
 //! transitions to the store and to the clip stage.
+//!
+//! `trigger` turns a class's scores into evidence (smoothing, threshold, hysteresis, minimum of windows);
+//! `machine` turns evidence into incidents (closing, merging, cool-down, maximum length, how often to tell).
+//!
+//! # Invariants
+//!
+//! - Every `Opened` is followed, at the latest after `Stop`, by exactly one `Closed` of the same id.
+//! - `start <= peak_at <= end`, and `end - start` is at most `max_length`.
+//! - A camera has at most one open classifier incident; test incidents stand beside it.
+//! - `Normal` opens nothing. The same inputs give the same transitions.
+
+mod machine;
+mod trigger;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::agent::config::CameraId;
-use crate::base::clock::Mono;
+use crate::base::clock::{Mono, Wall};
+
+pub use machine::{
+    Input, Machine, MachineCounters, NORMAL, PEAK_STEP, SCORES_STALE_AFTER, TEST_CLASS, TEST_LENGTH, Thresholds,
+};
 
 /// What opens or holds an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +37,16 @@ pub enum EvidenceSource {
     Classifier,
     /// A person who tests the way to the SOC.
     Test,
+}
+
+impl EvidenceSource {
+    /// The word for it in messages and rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EvidenceSource::Classifier => "classifier",
+            EvidenceSource::Test => "test",
+        }
+    }
 }
 
 /// One incident as it stands.
@@ -68,4 +98,23 @@ pub enum CloseReason {
     CameraLost,
     /// The daemon stops.
     Stopped,
+}
+
+impl CloseReason {
+    /// The word for it in messages and rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Quiet => "quiet",
+            CloseReason::MaxLength => "max_length",
+            CloseReason::CameraLost => "camera_lost",
+            CloseReason::Stopped => "stopped",
+        }
+    }
+}
+
+/// A new UUIDv7 labelled with `at`: what `Machine::step` is given as its source of ids.
+pub fn new_id(at: Wall) -> Uuid {
+    let ms = u64::try_from(at.unix_ms()).unwrap_or(0);
+    let subsec_ns = (ms % 1000) as u32 * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, ms / 1000, subsec_ns))
 }

@@ -1,0 +1,250 @@
+//! The SQL of each order, within the writer's transaction. Every change of an incident or a clip that others must
+//! hear of writes its alert here too, so that one cannot be without the other.
+//!
+//! Orders may come twice (a caller that timed out asks again): the second time changes nothing and says nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use crate::agent::incident::{EvidenceSource, Incident, Transition, new_id};
+use crate::base::clock::{Clock, Wall};
+use crate::contract::alert::{Alert, AlertKind};
+
+use super::error::sql;
+use super::order::{ClipDone, ClipIntent, ClipRecording, IncidentRecord, Order, Times};
+use super::reader::{self, ClipState, StoredIncident};
+use super::{DeviceContext, OutboxPolicy, StoreError, outbox};
+
+/// Carries orders out on one open transaction or savepoint.
+pub(super) struct Apply<'a> {
+    conn: &'a Connection,
+    path: &'a Path,
+    context: &'a DeviceContext,
+    clock: &'a dyn Clock,
+    newest: Option<u64>,
+}
+
+impl<'a> Apply<'a> {
+    pub(super) fn new(conn: &'a Connection, path: &'a Path, context: &'a DeviceContext, clock: &'a dyn Clock) -> Self {
+        Apply { conn, path, context, clock, newest: None }
+    }
+
+    /// Sequence number of the last alert written, if any was.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest
+    }
+
+    pub(super) fn conn(&self) -> &'a Connection {
+        self.conn
+    }
+
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Carries out one order.
+    pub(super) fn order(&mut self, order: &Order) -> Result<(), StoreError> {
+        match order {
+            Order::Record(record) => self.record(record),
+            Order::ClipRecording(clip) => self.clip_recording(clip),
+            Order::ClipDone(clip) => self.clip_done(clip),
+            Order::ClipLost { incident, because } => self.clip_lost(*incident, because),
+            Order::Sent(seqs) => outbox::mark_sent(self.conn, self.path, &self.context.outbox, seqs, self.clock.wall()),
+            Order::Confirm { consumer, seq } => {
+                outbox::confirm(self.conn, self.path, &self.context.outbox, consumer, *seq)
+            }
+            Order::Audit(entry) => self
+                .conn
+                .execute(
+                    "INSERT INTO audit (at_ms, who, what) VALUES (?1, ?2, ?3)",
+                    params![entry.at_unix_ms.unix_ms(), entry.who, entry.what],
+                )
+                .map(|_| ())
+                .map_err(sql("write the audit trail", self.path)),
+            Order::Flush => Ok(()),
+        }
+    }
+
+    fn record(&mut self, record: &IncidentRecord) -> Result<(), StoreError> {
+        let (incident, kind, reason) = match &record.transition {
+            Transition::Opened(i) => (i, AlertKind::Opened, None),
+            Transition::Updated(i) => (i, AlertKind::Updated, None),
+            Transition::Closed(i, reason) => (i, AlertKind::Closed, Some(reason.as_str())),
+        };
+        let known = reader::load(self.conn, self.path, incident.id)?;
+        if known.is_some() && kind == AlertKind::Opened {
+            return Ok(());
+        }
+        if !self.put_incident(incident, &record.times, reason)? {
+            return Ok(());
+        }
+        let lost = kind == AlertKind::Opened && self.intend_clip(incident.id, &record.clip)?;
+        self.alert(kind, incident.id, record.times.event)?;
+        if lost { self.alert(AlertKind::ClipLost, incident.id, record.times.event) } else { Ok(()) }
+    }
+
+    /// Inserts or updates the row. False if the incident was closed before: a late word about it changes nothing.
+    /// One that the store never saw open (its opening was refused) is inserted whole.
+    fn put_incident(&self, i: &Incident, times: &Times, reason: Option<&str>) -> Result<bool, StoreError> {
+        let malformed = |what| move |e| StoreError::Malformed { path: self.path.to_owned(), what, source: Arc::new(e) };
+        let scores = serde_json::to_string(&i.peak_scores).map_err(malformed("scores"))?;
+        let model = match (i.source, &self.context.model) {
+            (EvidenceSource::Classifier, Some(m)) => Some(serde_json::to_string(m).map_err(malformed("a model"))?),
+            _ => None,
+        };
+        let changed = self
+            .conn
+            .prepare_cached(
+                "INSERT INTO incidents (id, site, device, camera, source, state, close_reason, class, start_ms, end_ms,
+                                        peak_ms, peak_score, scores, threshold, windows, model)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                 ON CONFLICT (id) DO UPDATE SET
+                     state = excluded.state, close_reason = excluded.close_reason, class = excluded.class,
+                     end_ms = excluded.end_ms, peak_ms = excluded.peak_ms, peak_score = excluded.peak_score,
+                     scores = excluded.scores, threshold = excluded.threshold, windows = excluded.windows
+                 WHERE state = 'open'",
+            )
+            .and_then(|mut s| {
+                s.execute(params![
+                    i.id.to_string(),
+                    self.context.site,
+                    self.context.device,
+                    &*i.camera.0,
+                    i.source.as_str(),
+                    if reason.is_some() { "closed" } else { "open" },
+                    reason,
+                    i.class,
+                    times.start.unix_ms(),
+                    times.end.unix_ms(),
+                    times.peak.unix_ms(),
+                    i.peak_score,
+                    scores,
+                    i.threshold,
+                    i.windows,
+                    model,
+                ])
+            })
+            .map_err(sql("record an incident", self.path))?;
+        Ok(changed > 0)
+    }
+
+    /// Writes the clip row of a new incident; true if its clip is lost already.
+    fn intend_clip(&self, incident: Uuid, intent: &ClipIntent) -> Result<bool, StoreError> {
+        let (state, planned_start, because) = match intent {
+            ClipIntent::None => return Ok(false),
+            ClipIntent::Planned { start } => (ClipState::Planned, Some(start.unix_ms()), None),
+            ClipIntent::Lost { because } => (ClipState::Lost, None, Some(because)),
+        };
+        self.conn
+            .execute(
+                "INSERT INTO clips (incident, state, planned_start_ms, lost_because) VALUES (?1, ?2, ?3, ?4)",
+                params![incident.to_string(), state.as_str(), planned_start, because],
+            )
+            .map_err(sql("record a planned clip", self.path))?;
+        Ok(state == ClipState::Lost)
+    }
+
+    fn clip_recording(&self, clip: &ClipRecording) -> Result<(), StoreError> {
+        self.known(clip.incident)?;
+        let changed = self
+            .conn
+            .execute(
+                "INSERT INTO clips (incident, state, path, start_ms, event_offset_ms)
+                 VALUES (?1, 'recording', ?2, ?3, ?4)
+                 ON CONFLICT (incident) DO UPDATE SET
+                     state = 'recording', path = excluded.path, start_ms = excluded.start_ms,
+                     event_offset_ms = excluded.event_offset_ms
+                 WHERE state IN ('planned', 'recording')",
+                params![clip.incident.to_string(), clip.path, clip.start.unix_ms(), clip.event_offset_ms],
+            )
+            .map_err(sql("record that a clip begins", self.path))?;
+        if changed == 0 { Err(self.settled(clip.incident)?) } else { Ok(()) }
+    }
+
+    fn clip_done(&mut self, clip: &ClipDone) -> Result<(), StoreError> {
+        let stored = self.known(clip.incident)?;
+        if stored.clip.as_ref().is_some_and(|c| c.state == ClipState::Done) {
+            return Ok(());
+        }
+        // One given up too early is welcome back: footage that exists is worth more than a tidy history.
+        let changed = self
+            .conn
+            .execute(
+                "UPDATE clips SET state = 'done', duration_ms = ?2, size_bytes = ?3, sha256 = ?4, peak_jpeg_path = ?5,
+                                  lost_because = NULL
+                 WHERE incident = ?1 AND state IN ('recording', 'lost') AND path IS NOT NULL",
+                params![
+                    clip.incident.to_string(),
+                    clip.duration_ms as i64,
+                    clip.size_bytes as i64,
+                    clip.sha256,
+                    clip.peak_jpeg_path
+                ],
+            )
+            .map_err(sql("record that a clip is done", self.path))?;
+        if changed == 0 {
+            return Err(self.settled(clip.incident)?);
+        }
+        let start = stored.clip.and_then(|c| c.start_unix_ms).unwrap_or(stored.start_unix_ms);
+        self.alert(AlertKind::ClipReady, clip.incident, start + Duration::from_millis(clip.duration_ms))
+    }
+
+    /// See [`super::Store::clip_lost`].
+    pub(super) fn clip_lost(&mut self, incident: Uuid, because: &str) -> Result<(), StoreError> {
+        let stored = self.known(incident)?;
+        let changed = self
+            .conn
+            .execute(
+                "INSERT INTO clips (incident, state, lost_because) VALUES (?1, 'lost', ?2)
+                 ON CONFLICT (incident) DO UPDATE SET state = 'lost', lost_because = excluded.lost_because
+                 WHERE state IN ('planned', 'recording')",
+                params![incident.to_string(), because],
+            )
+            .map_err(sql("record that a clip is lost", self.path))?;
+        if changed == 0 { Ok(()) } else { self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms) }
+    }
+
+    /// Marks a clip that was done as lost: its file is gone or is no longer what it was.
+    pub(super) fn clip_gone(&mut self, incident: Uuid, because: &str) -> Result<(), StoreError> {
+        let stored = self.known(incident)?;
+        self.conn
+            .execute(
+                "UPDATE clips SET state = 'lost', lost_because = ?2 WHERE incident = ?1 AND state = 'done'",
+                params![incident.to_string(), because],
+            )
+            .map_err(sql("record that a clip is gone", self.path))?;
+        self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms)
+    }
+
+    /// Queues an alert about an incident as its rows now stand.
+    pub(super) fn alert(&mut self, kind: AlertKind, incident: Uuid, event: Wall) -> Result<(), StoreError> {
+        if self.context.outbox == OutboxPolicy::LocalOnly {
+            return Ok(());
+        }
+        let stored = self.known(incident)?;
+        let queued = self.clock.wall();
+        let alert = Alert {
+            id: new_id(queued),
+            kind,
+            event_time_unix_ms: event,
+            clock: (self.context.clock_state)(),
+            incident: stored.report,
+            clip: stored.clip.map(|c| c.report),
+        };
+        self.newest = Some(outbox::append(self.conn, self.path, &alert, queued)?);
+        Ok(())
+    }
+
+    fn known(&self, incident: Uuid) -> Result<StoredIncident, StoreError> {
+        reader::load(self.conn, self.path, incident)?.ok_or(StoreError::UnknownIncident(incident))
+    }
+
+    fn settled(&self, incident: Uuid) -> Result<StoreError, StoreError> {
+        let found = self.known(incident)?.clip.map(|c| c.state);
+        Ok(StoreError::ClipState { incident, found: found.map_or("not begun", ClipState::as_str) })
+    }
+}

@@ -1,0 +1,117 @@
+//! What the writer is asked to do, in the caller's words. Plain data.
+
+use std::sync::mpsc::SyncSender;
+
+use uuid::Uuid;
+
+use crate::agent::incident::Transition;
+use crate::base::clock::Wall;
+
+use super::StoreError;
+
+/// One incident transition to commit, with what only the caller knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IncidentRecord {
+    /// What happened.
+    pub transition: Transition,
+    /// Its times as wall-clock labels.
+    pub times: Times,
+    /// What is planned for its clip; read when it opens, ignored later.
+    pub clip: ClipIntent,
+}
+
+/// Wall-clock labels of an incident's monotonic times, made once, when the transition happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Of `Incident::start`.
+    pub start: Wall,
+    /// Of `Incident::end`.
+    pub end: Wall,
+    /// Of `Incident::peak_at`.
+    pub peak: Wall,
+    /// Capture time of what this transition reports: the alert's event time.
+    pub event: Wall,
+}
+
+/// What an incident's opening says of its clip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClipIntent {
+    /// No clip is made of it.
+    None,
+    /// One is planned that starts here (incident start less the pre-roll).
+    Planned {
+        /// Planned start.
+        start: Wall,
+    },
+    /// One should be made and cannot.
+    Lost {
+        /// Why, for a person.
+        because: String,
+    },
+}
+
+/// A clip whose file is about to come into being.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipRecording {
+    /// The incident.
+    pub incident: Uuid,
+    /// Final path of the clip, below the state directory; `.part` is appended while it is written.
+    pub path: String,
+    /// Where it starts: the last keyframe at or before the planned start that the ring held.
+    pub start: Wall,
+    /// From the clip's start to the incident's, in milliseconds.
+    pub event_offset_ms: i64,
+}
+
+/// A clip that is whole and in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipDone {
+    /// The incident.
+    pub incident: Uuid,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// Path of the JPEG of the peak, below the state directory.
+    pub peak_jpeg_path: Option<String>,
+}
+
+/// An entry of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct AuditEntry {
+    /// When.
+    pub at_unix_ms: Wall,
+    /// Who asked: a person, a broker's client, the command line.
+    pub who: String,
+    /// What was done, in one line.
+    pub what: String,
+}
+
+/// One thing for the writer to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    Record(IncidentRecord),
+    ClipRecording(ClipRecording),
+    ClipDone(ClipDone),
+    ClipLost {
+        incident: Uuid,
+        because: String,
+    },
+    Sent(Vec<u64>),
+    Confirm {
+        consumer: String,
+        seq: u64,
+    },
+    Audit(AuditEntry),
+    /// Nothing: its answer says that everything queued before it is committed.
+    Flush,
+}
+
+/// An order and where its answer goes; a record wants none.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub order: Order,
+    pub answer: Option<SyncSender<Result<(), StoreError>>>,
+}

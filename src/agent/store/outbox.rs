@@ -1,0 +1,285 @@
+//! The durable queue: SQL under `contract::outbox::Outbox`.
+//!
+//! ```text
+//!     append ─► pending ──sent──► unconfirmed ──every consumer confirmed──► gone
+//!                  │                   └──too old──► gone, its range in given_up
+//!                  ├──every consumer confirmed──► gone (a consumer may be quicker than PUBACK)
+//!                  ├──sent, no consumers configured──► gone
+//!                  └──too old──► gone, its range in given_up
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use tokio::sync::watch;
+
+use crate::base::clock::Wall;
+use crate::contract::alert::Alert;
+use crate::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
+
+use super::error::sql;
+use super::order::Order;
+use super::retention::{self, Aged};
+use super::{OutboxPolicy, Store, StoreError};
+
+/// The only route of this version.
+const ROUTE: &str = "cloudevents";
+
+/// Rows looked at in one retention tick.
+const RETIRE_AT_ONCE: i64 = 10_000;
+
+/// Adds an alert under the route's next number.
+pub(super) fn append(conn: &Connection, path: &Path, alert: &Alert, queued: Wall) -> Result<u64, StoreError> {
+    let json = serde_json::to_string(alert).map_err(|e| malformed(path, e))?;
+    let fail = sql("queue an alert", path);
+    let seq: i64 = conn
+        .prepare_cached("UPDATE routes SET newest = newest + 1 WHERE name = ?1 RETURNING newest")
+        .and_then(|mut s| s.query_row([ROUTE], |r| r.get(0)))
+        .map_err(fail)?;
+    let aged_from = alert.clock.synchronised.then_some(queued.unix_ms());
+    conn.prepare_cached(
+        "INSERT INTO outbox (route, seq, incident, queued_ms, aged_from_ms, alert) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .and_then(|mut s| s.execute(params![ROUTE, seq, alert.incident.id.to_string(), queued.unix_ms(), aged_from, json]))
+    .map_err(fail)?;
+    Ok(seq as u64)
+}
+
+/// Newest number given out; 0 before the first.
+pub(super) fn newest(conn: &Connection, path: &Path) -> Result<u64, StoreError> {
+    conn.query_row("SELECT newest FROM routes WHERE name = ?1", [ROUTE], |r| r.get::<_, i64>(0))
+        .map(|n| n as u64)
+        .map_err(sql("read the newest sequence number", path))
+}
+
+/// A broker has these rows.
+pub(super) fn mark_sent(
+    conn: &Connection,
+    path: &Path,
+    policy: &OutboxPolicy,
+    seqs: &[u64],
+    now: Wall,
+) -> Result<(), StoreError> {
+    let fail = sql("mark alerts sent", path);
+    let mut mark = conn
+        .prepare_cached(
+            "UPDATE outbox SET attempts = attempts + 1, sent_ms = coalesce(sent_ms, ?3) WHERE route = ?1 AND seq = ?2",
+        )
+        .map_err(fail)?;
+    for seq in seqs {
+        mark.execute(params![ROUTE, *seq as i64, now.unix_ms()]).map_err(fail)?;
+    }
+    if matches!(policy, OutboxPolicy::Queue { consumers, .. } if consumers.is_empty()) {
+        release(conn, path, policy)?;
+    }
+    Ok(())
+}
+
+/// A consumer has everything up to `seq`. One that is not configured changes nothing, nor does a number that was
+/// never given out: a consumer that remembers an earlier life of this device must not release the new one's rows.
+pub(super) fn confirm(
+    conn: &Connection,
+    path: &Path,
+    policy: &OutboxPolicy,
+    consumer: &str,
+    seq: u64,
+) -> Result<(), StoreError> {
+    let OutboxPolicy::Queue { consumers, .. } = policy else { return Ok(()) };
+    if !consumers.iter().any(|c| c == consumer) {
+        log::debug!("store: {consumer} confirms alerts, but is not a configured consumer");
+        return Ok(());
+    }
+    let newest = newest(conn, path)?;
+    if seq > newest {
+        log::warn!("store: {consumer} confirms alert {seq}, but {newest} is the newest: ignored");
+        return Ok(());
+    }
+    conn.execute(
+        "INSERT INTO confirmations (route, consumer, seq) VALUES (?1, ?2, ?3)
+         ON CONFLICT (route, consumer) DO UPDATE SET seq = max(seq, excluded.seq)",
+        params![ROUTE, consumer, seq as i64],
+    )
+    .map_err(sql("record a confirmation", path))?;
+    release(conn, path, policy)
+}
+
+/// Lets go of every row that the policy no longer keeps.
+pub(super) fn release(conn: &Connection, path: &Path, policy: &OutboxPolicy) -> Result<(), StoreError> {
+    let OutboxPolicy::Queue { consumers, .. } = policy else { return Ok(()) };
+    let fail = sql("release confirmed alerts", path);
+    if consumers.is_empty() {
+        conn.execute("DELETE FROM outbox WHERE route = ?1 AND sent_ms IS NOT NULL", [ROUTE]).map_err(fail)?;
+        return Ok(());
+    }
+    let mut of =
+        conn.prepare_cached("SELECT seq FROM confirmations WHERE route = ?1 AND consumer = ?2").map_err(fail)?;
+    let mut everyone_has = i64::MAX;
+    for consumer in consumers {
+        let has: Option<i64> = of.query_row([ROUTE, consumer], |r| r.get(0)).optional().map_err(fail)?;
+        everyone_has = everyone_has.min(has.unwrap_or(0));
+    }
+    conn.execute("DELETE FROM outbox WHERE route = ?1 AND seq <= ?2", params![ROUTE, everyone_has]).map_err(fail)?;
+    // A range that everybody is past helps nobody to find a gap.
+    conn.execute("DELETE FROM given_up WHERE route = ?1 AND last_seq <= ?2", params![ROUTE, everyone_has])
+        .map_err(fail)?;
+    Ok(())
+}
+
+/// Gives up what is too old, by [`retention::plan`]; returns the ranges.
+pub(super) fn retire(
+    conn: &mut Connection,
+    path: &Path,
+    policy: &OutboxPolicy,
+    now: Wall,
+    synchronised: bool,
+) -> Result<Vec<(u64, u64)>, StoreError> {
+    let OutboxPolicy::Queue { keep, .. } = policy else { return Ok(Vec::new()) };
+    let fail = sql("give up old alerts", path);
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+    let rows: Vec<Aged> = tx
+        .prepare_cached("SELECT seq, aged_from_ms FROM outbox WHERE route = ?1 ORDER BY seq LIMIT ?2")
+        .and_then(|mut s| {
+            s.query_map(params![ROUTE, RETIRE_AT_ONCE], |r| {
+                Ok(Aged { seq: r.get::<_, i64>(0)? as u64, from: r.get::<_, Option<i64>>(1)?.map(Wall::from_unix_ms) })
+            })?
+            .collect()
+        })
+        .map_err(fail)?;
+    let plan = retention::plan(now, synchronised, *keep, &rows);
+    if plan.start_ageing {
+        tx.execute(
+            "UPDATE outbox SET aged_from_ms = ?2 WHERE route = ?1 AND aged_from_ms IS NULL",
+            params![ROUTE, now.unix_ms()],
+        )
+        .map_err(fail)?;
+    }
+    for (first, last) in &plan.give_up {
+        let (first, last) = (*first as i64, *last as i64);
+        tx.execute("DELETE FROM outbox WHERE route = ?1 AND seq BETWEEN ?2 AND ?3", params![ROUTE, first, last])
+            .map_err(fail)?;
+        let grown = tx
+            .execute(
+                "UPDATE given_up SET last_seq = ?3, at_ms = ?4 WHERE route = ?1 AND last_seq = ?2 - 1",
+                params![ROUTE, first, last, now.unix_ms()],
+            )
+            .map_err(fail)?;
+        if grown == 0 {
+            tx.execute(
+                "INSERT INTO given_up (route, first_seq, last_seq, at_ms) VALUES (?1, ?2, ?3, ?4)",
+                params![ROUTE, first, last, now.unix_ms()],
+            )
+            .map_err(fail)?;
+        }
+    }
+    tx.commit().map_err(fail)?;
+    Ok(plan.give_up)
+}
+
+/// Rows of `seq` from `from` to `to`, ascending; only those that no broker has, or all.
+pub(super) fn rows(
+    conn: &Connection,
+    path: &Path,
+    (from, to): (u64, u64),
+    unsent_only: bool,
+    limit: usize,
+) -> Result<Vec<OutboxRow>, StoreError> {
+    let fail = sql("read the outbox", path);
+    // Two statements, so that the partial index serves the one that runs all the time.
+    let query = if unsent_only {
+        "SELECT seq, queued_ms, attempts, alert FROM outbox
+         WHERE route = ?1 AND seq BETWEEN ?2 AND ?3 AND sent_ms IS NULL ORDER BY seq LIMIT ?4"
+    } else {
+        "SELECT seq, queued_ms, attempts, alert FROM outbox
+         WHERE route = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT ?4"
+    };
+    let mut statement = conn.prepare_cached(query).map_err(fail)?;
+    let found = statement
+        .query_map(params![ROUTE, clamp(from), clamp(to), i64::try_from(limit).unwrap_or(i64::MAX)], raw_row)
+        .map_err(fail)?;
+    found
+        .map(|row| {
+            let (seq, queued, attempts, json) = row.map_err(fail)?;
+            let alert = serde_json::from_str(&json).map_err(|e| malformed(path, e))?;
+            Ok(OutboxRow { seq: seq as u64, queued: Wall::from_unix_ms(queued), attempts, alert })
+        })
+        .collect()
+}
+
+fn raw_row(r: &Row<'_>) -> rusqlite::Result<(i64, i64, u32, String)> {
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+}
+
+/// The state of the queue, of one instant.
+pub(super) fn status(conn: &Connection, path: &Path) -> Result<OutboxStatus, StoreError> {
+    let fail = sql("read the state of the outbox", path);
+    let tx = conn.unchecked_transaction().map_err(fail)?;
+    let newest = newest(&tx, path)?;
+    let (oldest_kept, pending, kept) = tx
+        .query_row(
+            "SELECT min(seq), count(*) FILTER (WHERE sent_ms IS NULL), count(*) FROM outbox WHERE route = ?1",
+            [ROUTE],
+            |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?)),
+        )
+        .map_err(fail)?;
+    let given_up = tx
+        .prepare_cached("SELECT first_seq, last_seq FROM given_up WHERE route = ?1 ORDER BY first_seq")
+        .and_then(|mut s| {
+            s.query_map([ROUTE], |r| Ok((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64)))?.collect()
+        })
+        .map_err(fail)?;
+    Ok(OutboxStatus {
+        newest,
+        oldest_kept: oldest_kept.map(|s| s as u64),
+        pending: pending as u64,
+        unconfirmed: (kept - pending) as u64,
+        given_up,
+    })
+}
+
+fn malformed(path: &Path, e: serde_json::Error) -> StoreError {
+    StoreError::Malformed { path: path.to_owned(), what: "an alert", source: Arc::new(e) }
+}
+
+/// SQLite counts to 2^63 - 1; no sequence number ever gets there.
+fn clamp(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn outbox_error(operation: &'static str) -> impl Fn(StoreError) -> OutboxError {
+    move |e| OutboxError { operation, retry: e.retry(), source: Box::new(e) }
+}
+
+impl Outbox for Store {
+    fn pending(&self, from: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
+        self.reader()
+            .with(|conn, path| rows(conn, path, (from, u64::MAX), true, limit))
+            .map_err(outbox_error("read what is pending"))
+    }
+
+    fn range(&self, from: u64, to: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
+        self.reader()
+            .with(|conn, path| rows(conn, path, (from, to), false, limit))
+            .map_err(outbox_error("read a range"))
+    }
+
+    fn mark_sent(&self, seqs: &[u64]) -> Result<(), OutboxError> {
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        self.ask("mark alerts sent", Order::Sent(seqs.to_vec())).map_err(outbox_error("mark alerts sent"))
+    }
+
+    fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError> {
+        self.ask("record a confirmation", Order::Confirm { consumer: consumer.to_owned(), seq })
+            .map_err(outbox_error("record a confirmation"))
+    }
+
+    fn status(&self) -> Result<OutboxStatus, OutboxError> {
+        self.reader().with(status).map_err(outbox_error("read its state"))
+    }
+
+    fn added(&self) -> watch::Receiver<u64> {
+        self.0.added.subscribe()
+    }
+}

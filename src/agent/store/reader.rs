@@ -1,0 +1,384 @@
+//! The queries: what the page, the API and the command line show. Read-only connections of their own, so that a
+//! slow reader never holds up the writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+use crate::contract::alert::{AlertKind, ClipReport, IncidentReport};
+
+use super::error::sql;
+use super::{AuditEntry, StoreError, database_path, outbox, schema};
+
+/// Idle connections kept for the next query.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// Whether an incident goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentState {
+    /// It does.
+    Open,
+    /// It is over.
+    Closed,
+}
+
+/// How far a clip has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipState {
+    /// It is to be made.
+    Planned,
+    /// Its file is being written.
+    Recording,
+    /// It is whole and in place.
+    Done,
+    /// There is none.
+    Lost,
+}
+
+impl ClipState {
+    /// As it stands in the database.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            ClipState::Planned => "planned",
+            ClipState::Recording => "recording",
+            ClipState::Done => "done",
+            ClipState::Lost => "lost",
+        }
+    }
+}
+
+/// Which incidents; what is absent doesn't restrict.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Of this camera.
+    #[serde(default)]
+    pub camera: Option<String>,
+    /// Reported as this class.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// With evidence at or after, milliseconds since the Unix epoch.
+    #[serde(default, rename = "since_unix_ms")]
+    pub since: Option<Wall>,
+    /// That began before, milliseconds since the Unix epoch.
+    #[serde(default, rename = "until_unix_ms")]
+    pub until: Option<Wall>,
+    /// In this state.
+    #[serde(default)]
+    pub state: Option<IncidentState>,
+    /// At most so many, the newest; absent: all.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// An incident as it stands in the store.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredIncident {
+    /// As consumers see it.
+    #[serde(flatten)]
+    pub report: IncidentReport,
+    /// Whether it goes on.
+    pub state: IncidentState,
+    /// Start of the first supporting window.
+    pub start_unix_ms: Wall,
+    /// End of the last supporting window so far.
+    pub end_unix_ms: Wall,
+    /// Windows that support it.
+    pub windows: u32,
+    /// Its clip; absent if none was planned.
+    pub clip: Option<StoredClip>,
+}
+
+/// A clip as it stands in the store.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredClip {
+    /// How far it has come.
+    pub state: ClipState,
+    /// Where it starts, once that is known.
+    pub start_unix_ms: Option<Wall>,
+    /// As consumers see it.
+    #[serde(flatten)]
+    pub report: ClipReport,
+}
+
+/// An incident with its alerts that are still in the outbox.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IncidentDetail {
+    /// The incident.
+    #[serde(flatten)]
+    pub incident: StoredIncident,
+    /// Its alerts, oldest first; those that were let go are not here any more.
+    pub alerts: Vec<QueuedAlert>,
+}
+
+/// An alert in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueuedAlert {
+    /// Sequence number.
+    pub seq: u64,
+    /// What it says.
+    pub kind: AlertKind,
+    /// When it was queued.
+    pub queued_unix_ms: Wall,
+    /// How often it was handed to a broker.
+    pub attempts: u32,
+}
+
+/// Read access to a store, with or without a daemon. Clones share a few idle connections.
+#[derive(Clone)]
+pub struct Reader(Arc<Pool>);
+
+struct Pool {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Reader {
+    /// Opens the store of a state directory for reading.
+    pub fn open(state_dir: &Path) -> Result<Reader, StoreError> {
+        let path = database_path(state_dir);
+        let first = schema::open_reader(&path)?;
+        Ok(Reader(Arc::new(Pool { path, idle: Mutex::new(vec![first]) })))
+    }
+
+    /// The database.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Incidents that the filter lets through, newest first.
+    pub fn incidents(&self, filter: &Filter) -> Result<Vec<StoredIncident>, StoreError> {
+        let mut found = Vec::new();
+        self.for_each(filter, |incident| {
+            found.push(incident);
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// As [`Reader::incidents`], one by one, for an export that need not fit into memory. `take` says whether to
+    /// go on.
+    pub fn for_each(&self, filter: &Filter, mut take: impl FnMut(StoredIncident) -> bool) -> Result<(), StoreError> {
+        let state = filter.state.map(|s| match s {
+            IncidentState::Open => "open",
+            IncidentState::Closed => "closed",
+        });
+        self.with(|conn, path| {
+            let restrict: [&dyn ToSql; 6] = [
+                &filter.camera,
+                &filter.class,
+                &filter.since.map(Wall::unix_ms),
+                &filter.until.map(Wall::unix_ms),
+                &state,
+                &filter.limit.map_or(-1, i64::from),
+            ];
+            each(
+                conn,
+                path,
+                "WHERE (?1 IS NULL OR i.camera = ?1) AND (?2 IS NULL OR i.class = ?2)
+                   AND (?3 IS NULL OR i.end_ms >= ?3) AND (?4 IS NULL OR i.start_ms < ?4)
+                   AND (?5 IS NULL OR i.state = ?5)
+                 ORDER BY i.start_ms DESC, i.id DESC LIMIT ?6",
+                &restrict,
+                &mut take,
+            )
+        })
+    }
+
+    /// One incident with its alerts; none if the store does not know it.
+    pub fn incident(&self, id: Uuid) -> Result<Option<IncidentDetail>, StoreError> {
+        self.with(|conn, path| {
+            let Some(incident) = load(conn, path, id)? else { return Ok(None) };
+            let fail = sql("read an incident's alerts", path);
+            let seqs: Vec<i64> = conn
+                .prepare_cached("SELECT seq FROM outbox WHERE incident = ?1 ORDER BY seq")
+                .and_then(|mut s| s.query_map([id.to_string()], |r| r.get(0))?.collect())
+                .map_err(fail)?;
+            let mut alerts = Vec::new();
+            for seq in seqs {
+                let seq = seq as u64;
+                alerts.extend(outbox::rows(conn, path, (seq, seq), false, 1)?.into_iter().map(|row| QueuedAlert {
+                    seq: row.seq,
+                    kind: row.alert.kind,
+                    queued_unix_ms: row.queued,
+                    attempts: row.attempts,
+                }));
+            }
+            Ok(Some(IncidentDetail { incident, alerts }))
+        })
+    }
+
+    /// The newest entries of the audit trail, newest first.
+    pub fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        self.with(|conn, path| {
+            conn.prepare_cached("SELECT at_ms, who, what FROM audit ORDER BY id DESC LIMIT ?1")
+                .and_then(|mut s| {
+                    s.query_map([limit], |r| {
+                        Ok(AuditEntry { at_unix_ms: Wall::from_unix_ms(r.get(0)?), who: r.get(1)?, what: r.get(2)? })
+                    })?
+                    .collect()
+                })
+                .map_err(sql("read the audit trail", path))
+        })
+    }
+
+    /// Runs a query on an idle connection, or on a new one.
+    pub(super) fn with<T>(
+        &self,
+        query: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let idle = self.idle().pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => schema::open_reader(&self.0.path)?,
+        };
+        // A connection that failed is closed with its error, not used again.
+        let result = query(&conn, &self.0.path)?;
+        let mut idle = self.idle();
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push(conn);
+        }
+        Ok(result)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.0.idle.lock().expect("nothing panics under this lock")
+    }
+}
+
+/// One incident with its clip.
+pub(super) fn load(conn: &Connection, path: &Path, id: Uuid) -> Result<Option<StoredIncident>, StoreError> {
+    let mut found = None;
+    each(conn, path, "WHERE i.id = ?1", params![id.to_string()], &mut |incident| {
+        found = Some(incident);
+        false
+    })?;
+    Ok(found)
+}
+
+/// A text column that holds an incident's id.
+pub(super) fn uuid(path: &Path, text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt {
+        path: path.to_owned(),
+        detail: format!("{text:?} stands where an incident's id should"),
+    })
+}
+
+const COLUMNS: &str = "i.id, i.site, i.device, i.camera, i.source, i.state, i.close_reason, i.class, i.start_ms,
+    i.end_ms, i.peak_ms, i.peak_score, i.scores, i.threshold, i.windows, i.model,
+    c.state, c.planned_start_ms, c.start_ms, c.event_offset_ms, c.duration_ms, c.path, c.size_bytes, c.sha256,
+    c.peak_jpeg_path, c.lost_because";
+
+fn each(
+    conn: &Connection,
+    path: &Path,
+    restrict: &str,
+    values: &[&dyn ToSql],
+    take: &mut dyn FnMut(StoredIncident) -> bool,
+) -> Result<(), StoreError> {
+    let fail = sql("read incidents", path);
+    let mut statement = conn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM incidents i LEFT JOIN clips c ON c.incident = i.id {restrict}"))
+        .map_err(fail)?;
+    let mut rows = statement.query(values).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let raw = RawIncident::read(row).map_err(fail)?;
+        if !take(raw.validate(path)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A row before its text columns are parsed.
+struct RawIncident {
+    id: String,
+    scores: String,
+    model: Option<String>,
+    stored: StoredIncident,
+}
+
+impl RawIncident {
+    fn read(r: &Row<'_>) -> rusqlite::Result<RawIncident> {
+        let wall = |column| r.get(column).map(Wall::from_unix_ms);
+        let label = |column| r.get::<_, Option<i64>>(column).map(|ms| ms.map(Wall::from_unix_ms));
+        let (start, end) = (wall(8)?, wall(9)?);
+        let close_reason: Option<String> = r.get(6)?;
+        let closed = r.get_ref(5)?.as_str()? == "closed";
+        let clip_state = match r.get::<_, Option<String>>(16)?.as_deref() {
+            None => None,
+            Some("planned") => Some(ClipState::Planned),
+            Some("recording") => Some(ClipState::Recording),
+            Some("done") => Some(ClipState::Done),
+            // The schema's CHECK leaves nothing else.
+            Some(_) => Some(ClipState::Lost),
+        };
+        let clip = match clip_state {
+            None => None,
+            Some(state) => Some(StoredClip {
+                state,
+                start_unix_ms: label(18)?,
+                report: ClipReport {
+                    planned_start: label(17)?.map(Wall::rfc3339),
+                    start: label(18)?.map(Wall::rfc3339),
+                    duration_ms: r.get::<_, Option<i64>>(20)?.map(|ms| ms as u64),
+                    event_offset_ms: r.get(19)?,
+                    path: r.get(21)?,
+                    size_bytes: r.get::<_, Option<i64>>(22)?.map(|b| b as u64),
+                    sha256: r.get(23)?,
+                    peak_jpeg_path: r.get(24)?,
+                    lost_because: r.get(25)?,
+                },
+            }),
+        };
+        let report = IncidentReport {
+            id: Uuid::nil(),
+            site: r.get(1)?,
+            device: r.get(2)?,
+            camera: r.get(3)?,
+            test: r.get_ref(4)?.as_str()? == "test",
+            class: r.get(7)?,
+            start_time: start.rfc3339(),
+            end_time: closed.then(|| end.rfc3339()),
+            peak_score: r.get(11)?,
+            peak_time: wall(10)?.rfc3339(),
+            scores: Default::default(),
+            threshold: r.get(13)?,
+            close_reason,
+            model: None,
+        };
+        let stored = StoredIncident {
+            report,
+            state: if closed { IncidentState::Closed } else { IncidentState::Open },
+            start_unix_ms: start,
+            end_unix_ms: end,
+            windows: r.get(14)?,
+            clip,
+        };
+        Ok(RawIncident { id: r.get(0)?, scores: r.get(12)?, model: r.get(15)?, stored })
+    }
+
+    fn validate(self, path: &Path) -> Result<StoredIncident, StoreError> {
+        let malformed = |what| move |e| StoreError::Malformed { path: path.to_owned(), what, source: Arc::new(e) };
+        let mut stored = self.stored;
+        stored.report.id = uuid(path, &self.id)?;
+        stored.report.scores = serde_json::from_str(&self.scores).map_err(malformed("scores"))?;
+        stored.report.model =
+            self.model.as_deref().map(serde_json::from_str).transpose().map_err(malformed("a model"))?;
+        Ok(stored)
+    }
+}
+
+/// How many rows a table has; for the check's report.
+pub(super) fn count(conn: &Connection, path: &Path, table: &'static str) -> Result<u64, StoreError> {
+    conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get::<_, i64>(0))
+        .optional()
+        .map(|n| n.unwrap_or(0) as u64)
+        .map_err(sql("count rows", path))
+}

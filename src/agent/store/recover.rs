@@ -1,0 +1,59 @@
+//! What a killed daemon left open is closed, and said so: at the next start, and by `store check` with repair.
+//!
+//! Adopting a clip that was being written is `clip::recovery`'s, once there is one; until then it is lost, with
+//! the reason, and its file stays.
+
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+use crate::contract::alert::AlertKind;
+
+use super::StoreError;
+use super::apply::Apply;
+use super::error::sql;
+
+/// `close_reason` of an incident whose daemon was killed.
+const INTERRUPTED: &str = "interrupted";
+
+/// What was found open.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Interrupted {
+    pub incidents: Vec<Uuid>,
+    pub clips: Vec<Uuid>,
+}
+
+impl Interrupted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.incidents.is_empty() && self.clips.is_empty()
+    }
+}
+
+/// Closes them, in the caller's transaction, with their alerts. No daemon may run.
+pub(super) fn interrupted(apply: &mut Apply<'_>) -> Result<Interrupted, StoreError> {
+    let (conn, path) = (apply.conn(), apply.path());
+    let fail = sql("close what an earlier run left open", path);
+    let mut found = Interrupted::default();
+
+    let open: Vec<(String, i64)> = conn
+        .prepare("SELECT id, end_ms FROM incidents WHERE state = 'open' ORDER BY id")
+        .and_then(|mut s| s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
+        .map_err(fail)?;
+    for (id, end_ms) in open {
+        conn.execute("UPDATE incidents SET state = 'closed', close_reason = ?2 WHERE id = ?1", [&id, INTERRUPTED])
+            .map_err(fail)?;
+        let id = super::reader::uuid(path, &id)?;
+        apply.alert(AlertKind::Closed, id, Wall::from_unix_ms(end_ms))?;
+        found.incidents.push(id);
+    }
+
+    let unfinished: Vec<String> = conn
+        .prepare("SELECT incident FROM clips WHERE state IN ('planned', 'recording') ORDER BY incident")
+        .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
+        .map_err(fail)?;
+    for id in unfinished {
+        let id = super::reader::uuid(path, &id)?;
+        apply.clip_lost(id, "the daemon was killed before the clip was whole")?;
+        found.clips.push(id);
+    }
+    Ok(found)
+}
