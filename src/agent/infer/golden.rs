@@ -253,3 +253,99 @@ fn decode_png(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
     rgb.truncate(info.buffer_size());
     Ok((info.width, info.height, rgb))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::agent::infer::test_model::{self, Tiny, png};
+
+    /// Frame `n` of a bright square that moves over a dark ground.
+    pub fn moving_square(n: u64) -> Frame {
+        let inside = |i: u64| (n * 10..n * 10 + 40).contains(&(i % 480)) && (20..90).contains(&(i / 480));
+        let at = Mono::from_millis(n * 125);
+        Frame {
+            camera: CameraId::new("golden"),
+            at,
+            arrival: at,
+            width: 480,
+            height: 135,
+            rgb: (0..480 * 135)
+                .flat_map(|i| if inside(i) { [220, 180, 90] } else { [30, 35, (i % 64) as u8] })
+                .collect(),
+            discontinuity: false,
+            sample_fps: 8.0,
+        }
+    }
+
+    fn prove(tiny: &Tiny) -> Result<Proof, ProofError> {
+        let (_dir, model) = tiny.open();
+        model.prove(&mut test_model::load(&model))
+    }
+
+    #[test]
+    fn a_good_engine_passes_and_its_frames_can_be_had() {
+        let tiny = Tiny::new().with_golden();
+        let proof = prove(&tiny).expect("the engine that made the vectors");
+        assert!(proof.features < 1e-5 && proof.probabilities < 1e-5, "{proof:?}");
+        let (_dir, model) = tiny.open();
+        let golden = model.golden().expect("it was just proved");
+        assert_eq!(golden.frames.len(), 18);
+        assert_eq!(golden.frames[3].rgb, moving_square(3).rgb);
+        assert!(golden.clip.ends_with("golden/clip.mp4"));
+    }
+
+    #[test]
+    fn another_number_than_expected_is_an_engine_not_to_be_used() {
+        // The file, its rows, and what is said of its second row.
+        let cases = [
+            ("golden/f.f32", 18, "features of golden frame 1"),
+            ("golden/p.f32", 2, "probabilities of golden window 1"),
+        ];
+        for (file, rows, what) in cases {
+            let mut tiny = Tiny::new().with_golden();
+            let numbers = tiny.files.get_mut(file).expect("it was made");
+            let at = numbers.len() / rows;
+            numbers[at..at + 4].copy_from_slice(&0.987f32.to_le_bytes());
+            let e = prove(&tiny).expect_err("the engine is off").to_string();
+            assert!(e.contains(what) && e.contains("tiny 1.2.3") && e.contains("0.0001 is allowed"), "{e}");
+        }
+    }
+
+    #[test]
+    fn another_view_is_an_agent_that_does_not_fit() {
+        let tiny = Tiny::new().with_golden().edited("noise_floor = 6", "noise_floor = 200");
+        let e = prove(&tiny).expect_err("the box does not move any more").to_string();
+        assert!(e.contains("the view of golden frame") && e.contains("do not fit together"), "{e}");
+    }
+
+    #[test]
+    fn broken_golden_files_are_named() {
+        let cases: [(&str, Vec<u8>, &str); 4] = [
+            ("golden/f.f32", vec![0; 12], "f.f32: 3 values, expected 18 x 4"),
+            ("golden/05.png", b"no picture".to_vec(), "05.png: "),
+            ("golden/golden.toml", b"clips = 3".to_vec(), "golden.toml: "),
+            (
+                "golden/golden.toml",
+                b"clip = 'c'\nfeatures = 'f'\nprobabilities = 'p'\nwindows = [7]\nframe = []".to_vec(),
+                "windows [7] do not lie in 0 frames",
+            ),
+        ];
+        for (file, bytes, expected) in cases {
+            let mut tiny = Tiny::new().with_golden();
+            tiny.files.insert(file, bytes);
+            let e = prove(&tiny).expect_err(expected).to_string();
+            assert!(e.contains(expected), "{e} lacks {expected}");
+        }
+        let mut again = Tiny::new().with_golden();
+        again.files.insert("golden/05.png", png(480, 135, &moving_square(5).rgb));
+        prove(&again).expect("the same picture, written again");
+        let e = prove(&Tiny::new()).expect_err("no golden vectors");
+        assert!(matches!(e, ProofError::Model(ModelError::NotListed { .. })), "{e}");
+    }
+
+    #[test]
+    fn a_precision_without_tolerance_is_not_trusted() {
+        let tiny = Tiny::new().with_golden().edited("fp32 = {", "fp16 = {");
+        assert!(matches!(prove(&tiny), Err(ProofError::NoTolerance { .. })));
+    }
+}

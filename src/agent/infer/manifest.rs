@@ -128,9 +128,9 @@ pub enum Gray {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ViewSpec {
-    /// Width of the encoder's input in pixels, 16 to 1024.
+    /// Width of the encoder's input in pixels, 8 to 1024.
     pub width: u32,
-    /// Height of the encoder's input in pixels, 16 to 1024.
+    /// Height of the encoder's input in pixels, 8 to 1024.
     pub height: u32,
     /// Which frames it holds.
     pub frames: Frames,
@@ -486,8 +486,8 @@ impl Manifest {
 impl ViewSpec {
     fn validate(&self) -> Result<(), (String, String, &'static str)> {
         let bad = |key: &str, found: &dyn fmt::Debug, expected| Err((key.to_string(), format!("{found:?}"), expected));
-        if !(16..=1024).contains(&self.width) || !(16..=1024).contains(&self.height) {
-            return bad("view", &(self.width, self.height), "16 to 1024 pixels wide and high");
+        if !(8..=1024).contains(&self.width) || !(8..=1024).contains(&self.height) {
+            return bad("view", &(self.width, self.height), "8 to 1024 pixels wide and high");
         }
         match (self.crop, &self.motion) {
             (Crop::Motion, None) => bad("view.motion", &"absent", "there, since box = \"motion\""),
@@ -511,3 +511,6 @@ impl ViewSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ pub mod window;
 
 #[cfg(test)]
 mod engine_contract;
+#[cfg(test)]
+mod test_model;
 
 pub use slot::Slot;
 
