@@ -1,0 +1,516 @@
+//! The model directory: its manifest, read and verified. Nothing of a model is used before its size and SHA-256
+//! are what `manifest.toml` says; the digest of `manifest.toml` therefore stands for the whole model.
+//!
+//! What belongs here: the format, its limits, and errors that say what was found, what was expected and what to
+//! do. What does not: running the networks (engines) and comparing what they give (`golden`).
+//!
+//! ```text
+//!   manifest.toml         this format
+//!   encoder.fp32.onnx     input uint8 [N,height,width,channels]; outputs `features` [N,F], `map` [N,F,h,w]
+//!   head.fp32.onnx        input float32 [N,window,F]; output `probabilities` [N,C]
+//!   encoder.fp16.onnx     the same in FP16, strongly typed; optional
+//!   head.fp16.onnx
+//!   golden/               what the networks must give: see `golden`
+//!   CARD.md               for people
+//! ```
+//!
+//! A file that the manifest does not list is not part of the model and is never read.
+//!
+//! Compatibility: fields are added with a higher `minimum_agent`, which is looked at before everything else, so
+//! that an old agent says "too old" and not "unknown field".
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use semver::Version;
+use serde::Deserialize;
+
+use crate::base::digest;
+use crate::contract::alert::ModelRef;
+
+/// The file that binds all others.
+pub const MANIFEST: &str = "manifest.toml";
+/// The class of "nothing to report": every model has it, and no threshold for it.
+pub const NORMAL: &str = "Normal";
+/// The kind of model that this agent classifies with.
+pub const CNN_LSTM: &str = "cnn-lstm";
+
+/// What a network computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point.
+    Fp32,
+    /// 16-bit floating point.
+    Fp16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+        })
+    }
+}
+
+/// `manifest.toml`, validated.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Name of the model; `a-z 0-9 -`.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// [`CNN_LSTM`].
+    pub kind: String,
+    /// The oldest agent that understands this model.
+    pub minimum_agent: Version,
+    /// Classes in the order of the head's output; at least two, one of them [`NORMAL`].
+    pub classes: Vec<String>,
+    /// Frames a second that it was trained at; above 0, at most 60.
+    pub sample_fps: f32,
+    /// Frames in a window, 2 to 64.
+    pub window: usize,
+    /// Frames from one window to the next, 1 to `window`.
+    pub stride: usize,
+    /// Licence of the weights.
+    pub licence: String,
+    /// What it was trained with, and by what right.
+    pub data: String,
+    /// How a decoded picture becomes a frame.
+    pub pixels: Pixels,
+    /// How a frame becomes the encoder's input.
+    pub view: ViewSpec,
+    /// What the encoder gives.
+    pub features: Features,
+    /// From which score on a class is evidence, above 0, at most 1: every class but [`NORMAL`].
+    pub thresholds: BTreeMap<String, f32>,
+    /// How far an engine may be from the golden vectors, for each precision that the directory holds.
+    pub tolerances: BTreeMap<Precision, Tolerance>,
+    /// Every file of the model but the manifest itself.
+    #[serde(rename = "file")]
+    pub files: Vec<FileEntry>,
+}
+
+/// `[pixels]`: how capture makes a frame. One way so far; stated, so that another way is another word.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {
+    /// Width of a frame in pixels, 64 to 1920; the aspect is kept.
+    pub frame_width: u32,
+    /// How it is scaled.
+    pub scale: Scale,
+    /// How gray is made of RGB.
+    pub gray: Gray,
+}
+
+/// A rule for scaling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    /// Triangle filter as wide as the reduction asks for, 8-bit fixed point (`fast_image_resize`, bilinear convolution).
+    BilinearAntialiased,
+}
+
+/// A rule for gray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gray {
+    /// ITU-R BT.601 in integers: (77 R + 150 G + 29 B + 128) / 256, rounded down.
+    Bt601,
+}
+
+/// `[view]`: what the encoder sees. The rule is in the doc of [`super::view`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewSpec {
+    /// Width of the encoder's input in pixels, 8 to 1024.
+    pub width: u32,
+    /// Height of the encoder's input in pixels, 8 to 1024.
+    pub height: u32,
+    /// Which frames it holds.
+    pub frames: Frames,
+    /// Which part of them.
+    #[serde(rename = "box")]
+    pub crop: Crop,
+    /// Constants of `box = "motion"`; present exactly then.
+    pub motion: Option<MotionRule>,
+}
+
+impl ViewSpec {
+    /// 3 for a single frame, 6 for a pair.
+    pub fn channels(&self) -> usize {
+        match self.frames {
+            Frames::Single => 3,
+            Frames::Pair => 6,
+        }
+    }
+
+    /// Size of a view.
+    pub fn len_bytes(&self) -> usize {
+        self.height as usize * self.width as usize * self.channels()
+    }
+}
+
+/// Which frames a view holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Frames {
+    /// This one: 3 channels.
+    Single,
+    /// This one and the sampled frame before it, cut with the same box: 6 channels. After a gap, itself.
+    Pair,
+}
+
+/// Which part of a frame a view shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Crop {
+    /// All of it.
+    Full,
+    /// The box where most moves.
+    Motion,
+}
+
+/// `[view.motion]`: constants of the motion box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MotionRule {
+    /// Columns and rows of the gray grid, 4 to 256 each.
+    pub grid: [u32; 2],
+    /// Weight of the energy so far against the new difference, 0 to 99 percent.
+    pub keep_percent: u32,
+    /// Differences up to this many gray levels count as noise, 0 to 254.
+    pub noise_floor: u8,
+    /// Width and height of the box against the grid's, 10 to 100 percent.
+    pub size_percent: u32,
+    /// What a box in a corner loses of its sum against one in the centre, 0 to 50 percent.
+    pub centre_pull_percent: u32,
+}
+
+/// `[features]`: what the encoder gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Features {
+    /// Length of a feature vector: the channels of `map`.
+    pub size: usize,
+    /// Rows and columns of `map`, whose mean over cells the features are.
+    pub map: [usize; 2],
+}
+
+/// `[tolerances.<precision>]`: largest absolute difference from the golden vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tolerance {
+    /// Of a feature.
+    pub features: f32,
+    /// Of a probability.
+    pub probabilities: f32,
+}
+
+/// `[[file]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Below the model directory, `/` between parts.
+    pub path: String,
+    /// In lower-case hexadecimal.
+    pub sha256: String,
+    /// Size.
+    pub size_bytes: u64,
+}
+
+/// Why a model directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `manifest.toml` is not TOML, or has an unknown field or a wrong type.
+    #[error("{} is not a manifest that this agent understands", path.display())]
+    Manifest {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value in it is out of bounds, or contradicts another.
+    #[error("{}: {key} is {found}; it has to be {expected}", path.display())]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// The model was made for a later agent.
+    #[error("{} needs vedette {needs} or later, and this is {have}: install it, or use an earlier version of the model", path.display())]
+    AgentTooOld {
+        /// Which file says so.
+        path: PathBuf,
+        /// What it says.
+        needs: Version,
+        /// This agent.
+        have: Version,
+    },
+    /// A listed file is not there.
+    #[error("{} is listed in {MANIFEST} and is not there: copy the whole model directory again", path.display())]
+    Missing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file is not the one that the manifest lists.
+    #[error("{} is damaged or was changed: it has {found}, and {MANIFEST} says {expected}; copy the model directory again", path.display())]
+    Differs {
+        /// Which.
+        path: PathBuf,
+        /// Its size or digest.
+        found: String,
+        /// What was listed.
+        expected: String,
+    },
+    /// A file that is needed is not part of the model.
+    #[error("{} lists no file {file}: this model cannot be used here", path.display())]
+    NotListed {
+        /// The manifest.
+        path: PathBuf,
+        /// What was looked for.
+        file: String,
+    },
+}
+
+/// A model directory whose every file was found to be what the manifest says.
+#[derive(Debug, Clone)]
+pub struct Model {
+    dir: PathBuf,
+    manifest: Manifest,
+    digest: String,
+}
+
+impl Model {
+    /// Reads the manifest and verifies the size and digest of every file it lists.
+    pub fn open(dir: &Path) -> Result<Model, ModelError> {
+        let path = dir.join(MANIFEST);
+        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let model = Model {
+            manifest: Manifest::parse(&path, &text)?,
+            digest: digest::of_bytes(text.as_bytes()),
+            dir: dir.into(),
+        };
+        for entry in &model.manifest.files {
+            model.verify(entry)?;
+        }
+        Ok(model)
+    }
+
+    /// What it is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Name, version, and the SHA-256 of `manifest.toml`.
+    pub fn reference(&self) -> ModelRef {
+        ModelRef {
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.to_string(),
+            digest: self.digest.clone(),
+        }
+    }
+
+    /// Where a listed file is.
+    pub fn path_of(&self, file: &str) -> Result<PathBuf, ModelError> {
+        self.entry(file).map(|e| self.dir.join(&e.path))
+    }
+
+    /// The bytes of a listed file, verified as they were read: what is used is what was signed.
+    pub fn read(&self, file: &str) -> Result<Vec<u8>, ModelError> {
+        let entry = self.entry(file)?;
+        let path = self.dir.join(&entry.path);
+        let bytes = fs::read(&path).map_err(|source| read_error(path.clone(), source))?;
+        compare(path, entry, &digest::of_bytes(&bytes), bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
+    fn entry(&self, file: &str) -> Result<&FileEntry, ModelError> {
+        self.manifest
+            .files
+            .iter()
+            .find(|e| e.path == file)
+            .ok_or_else(|| ModelError::NotListed { path: self.dir.join(MANIFEST), file: file.into() })
+    }
+
+    fn verify(&self, entry: &FileEntry) -> Result<(), ModelError> {
+        let path = self.dir.join(&entry.path);
+        // The size alone shows most damage, and costs nothing.
+        let size_bytes = fs::metadata(&path).map_err(|source| read_error(path.clone(), source))?.len();
+        if size_bytes != entry.size_bytes {
+            return compare(path, entry, "", size_bytes);
+        }
+        let (sha256, size_bytes) = digest::of_file(&path).map_err(|source| read_error(path.clone(), source))?;
+        compare(path, entry, &sha256, size_bytes)
+    }
+}
+
+fn read_error(path: PathBuf, source: io::Error) -> ModelError {
+    match source.kind() {
+        io::ErrorKind::NotFound => ModelError::Missing { path },
+        _ => ModelError::Read { path, source },
+    }
+}
+
+fn compare(path: PathBuf, entry: &FileEntry, sha256: &str, size_bytes: u64) -> Result<(), ModelError> {
+    if size_bytes != entry.size_bytes {
+        let (found, expected) = (format!("{size_bytes} bytes"), format!("{} bytes", entry.size_bytes));
+        Err(ModelError::Differs { path, found, expected })
+    } else if sha256 != entry.sha256 {
+        let (found, expected) = (format!("SHA-256 {sha256}"), entry.sha256.clone());
+        Err(ModelError::Differs { path, found, expected })
+    } else {
+        Ok(())
+    }
+}
+
+impl Manifest {
+    /// Parses and validates the text of the manifest at `path` (which is only named, not read).
+    pub fn parse(path: &Path, text: &str) -> Result<Manifest, ModelError> {
+        /// What is looked at first, whatever else a later format holds.
+        #[derive(Deserialize)]
+        struct Head {
+            minimum_agent: Version,
+        }
+        let bad = |source| ModelError::Manifest { path: path.into(), source: Box::new(source) };
+        let head: Head = toml::from_str(text).map_err(bad)?;
+        let have = Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo checked this package's version");
+        if head.minimum_agent > have {
+            return Err(ModelError::AgentTooOld { path: path.into(), needs: head.minimum_agent, have });
+        }
+        let manifest: Manifest = toml::from_str(text).map_err(bad)?;
+        manifest.validate().map_err(|(key, found, expected)| ModelError::Value {
+            path: path.into(),
+            key,
+            found,
+            expected: expected.into(),
+        })?;
+        Ok(manifest)
+    }
+
+    /// Index of [`NORMAL`].
+    pub fn normal(&self) -> usize {
+        self.classes.iter().position(|c| c == NORMAL).expect("validated: every model has it")
+    }
+
+    /// "name version", as people and messages call the model.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+
+    fn validate(&self) -> Result<(), (String, String, &'static str)> {
+        let bad = |key: &str, found: &dyn fmt::Debug, expected| Err((key.to_string(), format!("{found:?}"), expected));
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(plain) {
+            return bad("name", &self.name, "1 to 64 of a-z 0-9 -");
+        }
+        if self.kind != CNN_LSTM {
+            return bad("kind", &self.kind, "\"cnn-lstm\", the only kind that this agent classifies with");
+        }
+        let mut sorted: Vec<_> = self.classes.iter().collect();
+        sorted.sort();
+        sorted.dedup();
+        if sorted.len() < self.classes.len() || self.classes.len() < 2 || !sorted.iter().any(|c| *c == NORMAL) {
+            return bad("classes", &self.classes, "two or more different labels, one of them \"Normal\"");
+        }
+        if !(self.sample_fps > 0.0 && self.sample_fps <= 60.0) {
+            return bad("sample_fps", &self.sample_fps, "above 0, at most 60");
+        }
+        if !(2..=64).contains(&self.window) {
+            return bad("window", &self.window, "2 to 64 frames");
+        }
+        if !(1..=self.window).contains(&self.stride) {
+            return bad("stride", &self.stride, "1 to `window` frames");
+        }
+        if !(64..=1920).contains(&self.pixels.frame_width) {
+            return bad("pixels.frame_width", &self.pixels.frame_width, "64 to 1920 pixels");
+        }
+        self.view.validate()?;
+        if self.features.size == 0 || self.features.map.contains(&0) {
+            return bad("features", &self.features, "sizes of at least 1");
+        }
+        let labels: Vec<_> = self.thresholds.keys().collect();
+        sorted.retain(|c| *c != NORMAL);
+        if labels != sorted {
+            return bad("thresholds", &labels, "one for every class but \"Normal\", and for nothing else");
+        }
+        if let Some((class, t)) = self.thresholds.iter().find(|(_, t)| !(**t > 0.0 && **t <= 1.0)) {
+            return bad(&format!("thresholds.{class}"), t, "above 0, at most 1");
+        }
+        for (precision, t) in &self.tolerances {
+            if !(t.features > 0.0 && t.features.is_finite() && t.probabilities > 0.0 && t.probabilities < 1.0) {
+                return bad(&format!("tolerances.{precision}"), t, "above 0, and below 1 for probabilities");
+            }
+        }
+        for e in &self.files {
+            let inside = Path::new(&e.path).components().all(|c| matches!(c, Component::Normal(_)));
+            if !inside || e.path.is_empty() || e.path == MANIFEST {
+                return bad("file.path", &e.path, "a relative path below the model directory, not the manifest");
+            }
+            if e.sha256.len() != 64 || !e.sha256.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) {
+                return bad("file.sha256", &e.sha256, "64 digits of lower-case hexadecimal");
+            }
+        }
+        let mut paths: Vec<_> = self.files.iter().map(|e| &e.path).collect();
+        paths.sort();
+        if let Some(twice) = paths.windows(2).find(|w| w[0] == w[1]) {
+            return bad("file.path", twice[0], "listed once");
+        }
+        Ok(())
+    }
+}
+
+impl ViewSpec {
+    fn validate(&self) -> Result<(), (String, String, &'static str)> {
+        let bad = |key: &str, found: &dyn fmt::Debug, expected| Err((key.to_string(), format!("{found:?}"), expected));
+        if !(8..=1024).contains(&self.width) || !(8..=1024).contains(&self.height) {
+            return bad("view", &(self.width, self.height), "8 to 1024 pixels wide and high");
+        }
+        match (self.crop, &self.motion) {
+            (Crop::Motion, None) => bad("view.motion", &"absent", "there, since box = \"motion\""),
+            (Crop::Full, Some(_)) => bad("view.motion", &"present", "absent, since box = \"full\""),
+            (Crop::Full, None) => Ok(()),
+            (Crop::Motion, Some(m)) => {
+                if !m.grid.iter().all(|n| (4..=256).contains(n)) {
+                    bad("view.motion.grid", &m.grid, "4 to 256 columns and rows")
+                } else if m.keep_percent > 99 {
+                    bad("view.motion.keep_percent", &m.keep_percent, "0 to 99 percent")
+                } else if m.noise_floor > 254 {
+                    bad("view.motion.noise_floor", &m.noise_floor, "0 to 254 gray levels")
+                } else if !(10..=100).contains(&m.size_percent) {
+                    bad("view.motion.size_percent", &m.size_percent, "10 to 100 percent")
+                } else if m.centre_pull_percent > 50 {
+                    bad("view.motion.centre_pull_percent", &m.centre_pull_percent, "0 to 50 percent")
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
