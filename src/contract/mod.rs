@@ -4,6 +4,12 @@
 //! Compatibility rule of `vedette/v1`: fields are only ever added, never renamed, retyped or given another
 //! unit; a consumer ignores what it does not know.
 
+pub mod ack;
 pub mod alert;
+pub mod cloudevent;
 pub mod command;
+pub mod heartbeat;
 pub mod outbox;
+pub mod schema;
+pub mod state;
+pub mod topics;

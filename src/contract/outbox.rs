@@ -1,6 +1,9 @@
 //! The durable queue between incident and consumer, as the uplink sees it. The store implements it; a row
 //! outlives the process, PUBACK and everything else until it is confirmed or too old.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::base::clock::Wall;
 use crate::base::error::Retry;
 
@@ -20,7 +23,7 @@ pub struct OutboxRow {
 }
 
 /// What a consumer needs to know to find its gaps.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OutboxStatus {
     /// Newest sequence number given out; 0 before the first.
     pub newest: u64,

@@ -1,0 +1,89 @@
+//! What consumers confirm, on to the outbox. Confirmations are cumulative: only the latest of each consumer
+//! matters, so nothing has to be queued, and a database that is slow delays nothing but the release of rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::base::backoff::Backoff;
+use crate::base::error::Chain;
+use crate::contract::ack::Ack;
+use crate::contract::outbox::Outbox;
+use crate::contract::topics::{Channel, DeviceTopics};
+
+/// The latest confirmation of each configured consumer.
+pub(super) struct Acks {
+    topics: DeviceTopics,
+    latest: watch::Sender<BTreeMap<String, Option<u64>>>,
+}
+
+impl Acks {
+    pub(super) fn new(topics: DeviceTopics, consumers: &[String]) -> Self {
+        let none = consumers.iter().map(|c| (c.clone(), None)).collect();
+        Acks { topics, latest: watch::Sender::new(none) }
+    }
+
+    /// Topics to subscribe to.
+    pub(super) fn filters(&self) -> Vec<String> {
+        self.latest.borrow().keys().filter_map(|c| self.topics.ack(c).ok()).collect()
+    }
+
+    /// Takes a message in. Never blocks.
+    pub(super) fn take(&self, topic: &str, payload: &[u8]) {
+        let Ok((from, Channel::Ack(consumer))) = DeviceTopics::parse(topic) else {
+            return log::debug!("a message on {topic} is not for this version");
+        };
+        let Some(ack) = Ack::parse(payload) else {
+            return log::warn!("consumer {consumer} confirmed in a form this version does not know");
+        };
+        self.latest.send_if_modified(|latest| match latest.get_mut(consumer.as_str()) {
+            Some(seq) if from == self.topics && *seq != Some(ack.seq) => {
+                *seq = Some(ack.seq);
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// Hands confirmations to the outbox, for ever.
+    pub(super) async fn run(&self, outbox: Arc<dyn Outbox>, touched: Arc<Notify>) {
+        let mut changes = self.latest.subscribe();
+        let mut done = self.latest.borrow().clone();
+        let mut delays = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut said = false;
+        // The sender lives in `self`: waiting ends only by a change.
+        while changes.changed().await.is_ok() {
+            loop {
+                let latest = changes.borrow_and_update().clone();
+                let news: Vec<_> = latest
+                    .iter()
+                    .filter(|(consumer, seq)| done.get(*consumer) != Some(*seq))
+                    .filter_map(|(consumer, seq)| seq.map(|s| (consumer.clone(), s)))
+                    .collect();
+                let outbox = Arc::clone(&outbox);
+                let confirm = move || news.iter().try_for_each(|(consumer, seq)| outbox.confirm(consumer, *seq));
+                match tokio::task::spawn_blocking(confirm).await {
+                    Ok(Ok(())) => {
+                        (done, said) = (latest, false);
+                        delays.reset();
+                        touched.notify_one();
+                        break;
+                    }
+                    Ok(Err(e)) => {
+                        if !said {
+                            said = true;
+                            log::error!("alerts are kept longer than need be: {}", Chain(&e));
+                        }
+                        tokio::time::sleep(delays.next_delay()).await;
+                    }
+                    Err(e) => match e.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => return,
+                    },
+                }
+            }
+        }
+    }
+}

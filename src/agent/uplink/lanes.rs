@@ -1,0 +1,291 @@
+//! Which row goes next: the pure core of the pump.
+//!
+//! ```text
+//!     outbox   1 ........ boundary │ boundary+1 ......►
+//!              backlog lane        │ live lane
+//!              replayed: true      │ replayed: false
+//!
+//!     backlog row ─► in flight ─► delivered ─► marked (by the pump)
+//!                        │
+//!                        ├─ nobody / refused ─► its topic is held: backlog of that topic waits, one row probes
+//!                        │                      after a growing delay; success lifts the hold and rewinds
+//!                        └─ unfit ─► the row alone is set aside for ten minutes
+//! ```
+//!
+//! The boundary is the newest row at the time of the connection. Live rows go first and are each tried once
+//! even where the topic is held, so that news never waits for history; the backlog never fills the window.
+//!
+//! Invariants: a row is in flight at most once; never more than [`WINDOW`] rows are in flight, nor more than
+//! [`BACKLOG_WINDOW`] of the backlog; a row that was delivered is not offered again; every other pending row
+//! is offered again some time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::base::backoff::Backoff;
+use crate::base::clock::Mono;
+use crate::contract::outbox::OutboxRow;
+
+/// Most rows in flight.
+pub(super) const WINDOW: usize = 16;
+/// Most rows of the backlog in flight: a live alert waits behind no more than these on a slow line.
+pub(super) const BACKLOG_WINDOW: usize = 8;
+
+const NOBODY_FIRST: Duration = Duration::from_secs(1);
+const NOBODY_MOST: Duration = Duration::from_secs(30);
+const REFUSED_FIRST: Duration = Duration::from_secs(5);
+const REFUSED_MOST: Duration = Duration::from_secs(300);
+const UNFIT_FOR: Duration = Duration::from_secs(600);
+/// Rows looked at in one fetch where many have to be passed over.
+const PASS_OVER: usize = 64;
+
+/// Which part of the outbox a row was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Committed since the connection.
+    Live,
+    /// Committed before it, or tried in vain since.
+    Backlog,
+}
+
+/// What to read from the outbox next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fetch {
+    pub(super) lane: Lane,
+    pub(super) from: u64,
+    pub(super) limit: usize,
+}
+
+/// What became of a row that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The broker has it and somebody gets it.
+    Delivered,
+    /// The broker acknowledged and threw it away: nobody subscribes to the topic.
+    Nobody,
+    /// The broker does not take messages on this topic now.
+    Refused,
+    /// The broker does not take this message.
+    Unfit,
+}
+
+/// What the pump tells people about an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing that was not said before.
+    None,
+    /// The topic is held from now on.
+    Held,
+    /// The topic is open again.
+    Lifted,
+    /// The row was set aside.
+    SetAside,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    row: OutboxRow,
+    lane: Lane,
+}
+
+#[derive(Debug)]
+struct Hold {
+    /// A row that was sent in vain, and will be again to see whether the topic is open.
+    probe: OutboxRow,
+    /// The lowest row of the topic that was sent in vain or passed over: where to go on when it is open.
+    lowest: u64,
+    probing: bool,
+    until: Mono,
+    delays: Backoff,
+}
+
+/// The state of the pump in one connection.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    boundary: u64,
+    live_from: u64,
+    live_dry: bool,
+    backlog_from: u64,
+    backlog_dry: bool,
+    in_flight: BTreeMap<u64, InFlight>,
+    /// By camera, which is by topic.
+    held: BTreeMap<String, Hold>,
+    /// Rows set aside and until when.
+    unfit: BTreeMap<u64, Mono>,
+}
+
+impl Lanes {
+    /// A new connection; `newest` is the newest row of the outbox now.
+    pub(super) fn new(newest: u64) -> Self {
+        Lanes {
+            boundary: newest,
+            live_from: newest + 1,
+            live_dry: false,
+            backlog_from: 1,
+            backlog_dry: newest == 0,
+            in_flight: BTreeMap::new(),
+            held: BTreeMap::new(),
+            unfit: BTreeMap::new(),
+        }
+    }
+
+    /// Rows were added to the outbox.
+    pub(super) fn added(&mut self) {
+        self.live_dry = false;
+    }
+
+    /// Rows sent and not answered yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether all that can be sent now was sent and answered.
+    pub(super) fn drained(&self) -> bool {
+        self.in_flight.is_empty() && self.live_dry && self.backlog_dry
+    }
+
+    fn backlog_room(&self) -> usize {
+        let backlog = self.in_flight.values().filter(|f| f.lane == Lane::Backlog).count();
+        (WINDOW - self.in_flight.len()).min(BACKLOG_WINDOW - backlog)
+    }
+
+    /// What to read next, if there is room for it.
+    pub(super) fn want(&self) -> Option<Fetch> {
+        let wide = |room: usize| if self.held.is_empty() && self.unfit.is_empty() { room } else { PASS_OVER };
+        let room = WINDOW - self.in_flight.len();
+        if !self.live_dry && room > 0 {
+            return Some(Fetch { lane: Lane::Live, from: self.live_from, limit: wide(room) });
+        }
+        // Half a window at a time: one read for several rows.
+        let room = self.backlog_room();
+        (!self.backlog_dry && room >= BACKLOG_WINDOW / 2).then(|| Fetch {
+            lane: Lane::Backlog,
+            from: self.backlog_from,
+            limit: wide(room),
+        })
+    }
+
+    /// Takes what was read and returns what to send, in order. `delivered` tells the rows that a broker has
+    /// though the outbox does not know yet.
+    pub(super) fn offer(
+        &mut self,
+        fetch: Fetch,
+        rows: Vec<OutboxRow>,
+        delivered: &BTreeSet<u64>,
+    ) -> Vec<(OutboxRow, Lane)> {
+        let at = if fetch.lane == Lane::Live { self.live_from } else { self.backlog_from };
+        if at != fetch.from {
+            // Rewound while the rows were being read: they are no longer the next.
+            return Vec::new();
+        }
+        let (mut next, mut dry) = (fetch.from, rows.len() < fetch.limit);
+        let mut send = Vec::new();
+        for row in rows {
+            let seq = row.seq;
+            if fetch.lane == Lane::Backlog && seq > self.boundary {
+                dry = true;
+                break;
+            }
+            let mut pass_over =
+                self.in_flight.contains_key(&seq) || delivered.contains(&seq) || self.unfit.contains_key(&seq);
+            if !pass_over
+                && fetch.lane == Lane::Backlog
+                && let Some(hold) = self.held.get_mut(&row.alert.incident.camera)
+            {
+                hold.lowest = hold.lowest.min(seq);
+                pass_over = true;
+            }
+            if !pass_over {
+                let room = match fetch.lane {
+                    Lane::Live => WINDOW - self.in_flight.len(),
+                    Lane::Backlog => self.backlog_room(),
+                };
+                if room == 0 {
+                    dry = false;
+                    break;
+                }
+                self.in_flight.insert(seq, InFlight { row: row.clone(), lane: fetch.lane });
+                send.push((row, fetch.lane));
+            }
+            next = seq + 1;
+        }
+        match fetch.lane {
+            Lane::Live => (self.live_from, self.live_dry) = (next, dry),
+            Lane::Backlog => (self.backlog_from, self.backlog_dry) = (next, dry),
+        }
+        send
+    }
+
+    /// Rows that probe a held topic whose time has come; and rows that were set aside for long come back.
+    pub(super) fn probes(&mut self, now: Mono) -> Vec<OutboxRow> {
+        if let Some(first) = self.unfit.iter().find(|(_, until)| **until <= now).map(|(seq, _)| *seq) {
+            self.unfit.retain(|_, until| *until > now);
+            self.rewind(first);
+        }
+        let mut room = self.backlog_room();
+        let mut probes = Vec::new();
+        for hold in self.held.values_mut().filter(|h| !h.probing && h.until <= now) {
+            // A live attempt of the same row is still out: its answer will do.
+            if room == 0 || self.in_flight.contains_key(&hold.probe.seq) {
+                continue;
+            }
+            room -= 1;
+            hold.probing = true;
+            let row = hold.probe.clone();
+            self.in_flight.insert(row.seq, InFlight { row: row.clone(), lane: Lane::Backlog });
+            probes.push(row);
+        }
+        probes
+    }
+
+    /// Takes the answer to a row.
+    pub(super) fn answered(&mut self, seq: u64, outcome: Outcome, now: Mono) -> News {
+        let Some(InFlight { row, .. }) = self.in_flight.remove(&seq) else { return News::None };
+        let camera = row.alert.incident.camera.clone();
+        match outcome {
+            Outcome::Delivered => match self.held.remove(&camera) {
+                Some(hold) => {
+                    self.rewind(hold.lowest);
+                    News::Lifted
+                }
+                None => News::None,
+            },
+            Outcome::Nobody => self.hold(camera, row, now, NOBODY_FIRST, NOBODY_MOST),
+            Outcome::Refused => self.hold(camera, row, now, REFUSED_FIRST, REFUSED_MOST),
+            Outcome::Unfit => {
+                self.unfit.insert(seq, now + UNFIT_FOR);
+                // It may have been the probe: then the topic is open after all, or the next row will tell.
+                if let Some(hold) = self.held.remove(&camera) {
+                    self.rewind(hold.lowest);
+                }
+                News::SetAside
+            }
+        }
+    }
+
+    fn hold(&mut self, camera: String, row: OutboxRow, now: Mono, first: Duration, most: Duration) -> News {
+        if let Some(hold) = self.held.get_mut(&camera) {
+            hold.lowest = hold.lowest.min(row.seq);
+            if hold.probing && hold.probe.seq == row.seq {
+                hold.probing = false;
+                hold.until = now + hold.delays.next_delay();
+            }
+            return News::None;
+        }
+        let mut delays = Backoff::new(first, most);
+        let until = now + delays.next_delay();
+        self.held.insert(camera, Hold { lowest: row.seq, probe: row, probing: false, until, delays });
+        News::Held
+    }
+
+    /// Goes through the backlog again from `seq`; what was live and is not delivered belongs to it now.
+    fn rewind(&mut self, seq: u64) {
+        self.boundary = self.live_from - 1;
+        self.backlog_from = self.backlog_from.min(seq);
+        self.backlog_dry = false;
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

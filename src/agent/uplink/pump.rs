@@ -1,0 +1,270 @@
+//! Rows of the outbox to the broker, and the broker's word back to the outbox.
+//!
+//! The decisions are [`Lanes`]'; here is the waiting. A row is marked sent when, and only when, its own PUBACK
+//! says that somebody gets it. What was acknowledged and could not be marked (the disk is full) is remembered
+//! across connections and not sent again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::{PublishNoticeError, PublishResult};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::lanes::{Fetch, Lane, Lanes, News, Outcome};
+use super::session::{Link, Message, SessionError, Verdict};
+use crate::base::backoff::Backoff;
+use crate::base::clock::{Clock, Mono};
+use crate::base::error::Chain;
+use crate::base::progress::Beat;
+use crate::base::stop::StopToken;
+use crate::contract::cloudevent::{self, AlertEvent, Sending};
+use crate::contract::outbox::{Outbox, OutboxError, OutboxRow};
+use crate::contract::topics::DeviceTopics;
+
+/// How long a stop waits for what is on its way.
+const FLUSH: Duration = Duration::from_secs(3);
+/// A live row older than this when it is sent is history too.
+const NEWS_FOR: Duration = Duration::from_secs(30);
+const ROUND: Duration = Duration::from_secs(1);
+
+/// The pump; it outlives the connections.
+pub(super) struct Pump {
+    outbox: Arc<dyn Outbox>,
+    topics: DeviceTopics,
+    clock: Arc<dyn Clock>,
+    /// Something about the outbox has changed by our doing.
+    touched: Arc<Notify>,
+    /// Acknowledged by a broker, not marked yet.
+    unmarked: BTreeSet<u64>,
+}
+
+type Answer = (u64, Result<PublishResult, PublishNoticeError>);
+
+/// What waits for an answer in one connection.
+struct Waiting {
+    answers: JoinSet<Answer>,
+    /// At most one read,
+    reads: JoinSet<(Fetch, Result<Vec<OutboxRow>, OutboxError>)>,
+    /// and one write at a time: what comes meanwhile goes in the next, together.
+    marks: JoinSet<(Vec<u64>, Result<(), OutboxError>)>,
+    database: Patience,
+    last_answer: Mono,
+}
+
+/// A database that does not answer is asked again with growing delays, and complained about once.
+struct Patience {
+    delays: Backoff,
+    not_before: Mono,
+    said: bool,
+}
+
+impl Patience {
+    fn failed(&mut self, e: &OutboxError, now: Mono) {
+        if !self.said {
+            self.said = true;
+            log::error!("alerts wait on the device: {}", Chain(e));
+        }
+        self.not_before = now + self.delays.next_delay();
+    }
+
+    fn answered(&mut self) {
+        self.delays.reset();
+        self.said = false;
+    }
+}
+
+impl Pump {
+    pub(super) fn new(
+        outbox: Arc<dyn Outbox>,
+        topics: DeviceTopics,
+        clock: Arc<dyn Clock>,
+        touched: Arc<Notify>,
+    ) -> Self {
+        Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new() }
+    }
+
+    /// Pumps until the connection fails, or until a stop and then as much as can be sent in a few seconds.
+    pub(super) async fn run(&mut self, link: &Link, stop: &StopToken, beat: &Beat) -> Result<(), SessionError> {
+        let mut added = self.outbox.added();
+        let mut waiting = Waiting {
+            answers: JoinSet::new(),
+            reads: JoinSet::new(),
+            marks: JoinSet::new(),
+            database: Patience {
+                delays: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+                not_before: Mono::ZERO,
+                said: false,
+            },
+            last_answer: self.clock.now(),
+        };
+        let Some(newest) = self.newest(stop, beat, &mut waiting.database).await else { return Ok(()) };
+        let mut lanes = Lanes::new(newest);
+        let mut rounds = tokio::time::interval(ROUND);
+        let mut stop_by = None;
+        loop {
+            self.start_what_can_be(&mut lanes, &mut waiting, link)?;
+            let quiet = lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty();
+            if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(answer) = waiting.answers.join_next() => {
+                    waiting.last_answer = self.clock.now();
+                    let (seq, answer) = joined(answer);
+                    let verdict = link.verdict(answer)?;
+                    self.judge(&mut lanes, seq, verdict);
+                }
+                Some(read) = waiting.reads.join_next() => match joined(read) {
+                    (fetch, Ok(rows)) => {
+                        waiting.database.answered();
+                        for (row, lane) in lanes.offer(fetch, rows, &self.unmarked) {
+                            self.send(&mut lanes, &mut waiting, link, row, lane)?;
+                        }
+                    }
+                    (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
+                },
+                Some(mark) = waiting.marks.join_next() => match joined(mark) {
+                    (marked, Ok(())) => {
+                        waiting.database.answered();
+                        for seq in marked {
+                            self.unmarked.remove(&seq);
+                        }
+                        self.touched.notify_one();
+                    }
+                    (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
+                },
+                Ok(()) = added.changed() => lanes.added(),
+                _ = rounds.tick() => {
+                    beat.beat();
+                    if lanes.in_flight() > 0 && self.clock.now().since(waiting.last_answer) > link.patience {
+                        return Err(link.silent());
+                    }
+                }
+                () = stop.stopped(), if stop_by.is_none() => stop_by = Some(self.clock.now() + FLUSH),
+            }
+        }
+    }
+
+    /// The newest row, asked until the database answers; none if stopped first.
+    async fn newest(&self, stop: &StopToken, beat: &Beat, database: &mut Patience) -> Option<u64> {
+        loop {
+            let outbox = Arc::clone(&self.outbox);
+            match joined(tokio::task::spawn_blocking(move || outbox.status()).await) {
+                Ok(status) => {
+                    database.answered();
+                    return Some(status.newest);
+                }
+                Err(e) => database.failed(&e, self.clock.now()),
+            }
+            while self.clock.now() < database.not_before {
+                beat.beat();
+                tokio::select! {
+                    () = stop.stopped() => return None,
+                    () = tokio::time::sleep(database.not_before.since(self.clock.now()).min(ROUND)) => {}
+                }
+            }
+        }
+    }
+
+    fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, link: &Link) -> Result<(), SessionError> {
+        let now = self.clock.now();
+        for row in lanes.probes(now) {
+            self.send(lanes, waiting, link, row, Lane::Backlog)?;
+        }
+        if now < waiting.database.not_before {
+            return Ok(());
+        }
+        if waiting.marks.is_empty() && !self.unmarked.is_empty() {
+            let (outbox, seqs) = (Arc::clone(&self.outbox), self.unmarked.iter().copied().collect::<Vec<_>>());
+            waiting.marks.spawn_blocking(move || {
+                let marked = outbox.mark_sent(&seqs);
+                (seqs, marked)
+            });
+        }
+        if waiting.reads.is_empty()
+            && let Some(fetch) = lanes.want()
+        {
+            let outbox = Arc::clone(&self.outbox);
+            waiting.reads.spawn_blocking(move || (fetch, outbox.pending(fetch.from, fetch.limit)));
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        lanes: &mut Lanes,
+        waiting: &mut Waiting,
+        link: &Link,
+        row: OutboxRow,
+        lane: Lane,
+    ) -> Result<(), SessionError> {
+        let now = self.clock.now();
+        let Ok(topic) = self.topics.alerts(&row.alert.incident.camera) else {
+            self.say(lanes.answered(row.seq, Outcome::Unfit, now), row.seq, "its camera's name fits no topic");
+            return Ok(());
+        };
+        let publish_time = self.clock.wall();
+        let replayed = lane == Lane::Backlog || publish_time > row.queued + NEWS_FOR;
+        let event = AlertEvent::new(&self.topics, &row.alert, Sending { seq: row.seq, publish_time, replayed });
+        let message = Message {
+            topic,
+            payload: event.render(),
+            retain: false,
+            content_type: cloudevent::CONTENT_TYPE,
+            user_properties: cloudevent::user_properties(&row.alert, row.seq),
+        };
+        if waiting.answers.is_empty() {
+            waiting.last_answer = now;
+        }
+        match link.send(message)? {
+            Some(notice) => {
+                let seq = row.seq;
+                waiting.answers.spawn(async move { (seq, notice.wait_async().await) });
+            }
+            None => self.judge(lanes, row.seq, Verdict::NotSendable),
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, lanes: &mut Lanes, seq: u64, verdict: Verdict) {
+        use rumqttc::PubAckReason as R;
+        let (outcome, why) = match verdict {
+            Verdict::Taken => {
+                self.unmarked.insert(seq);
+                (Outcome::Delivered, "")
+            }
+            Verdict::NoSubscriber => (Outcome::Nobody, "nobody subscribes to it"),
+            Verdict::Refused(R::NotAuthorized) => (Outcome::Refused, "the device is not authorised for the topic"),
+            Verdict::Refused(R::QuotaExceeded) => (Outcome::Refused, "a quota is used up"),
+            Verdict::Refused(R::TopicNameInvalid) => (Outcome::Refused, "it does not accept the topic"),
+            Verdict::Refused(R::PayloadFormatInvalid) => (Outcome::Unfit, "it takes its payload for malformed"),
+            // Of one message or of the broker: not said. Others are not held up by it.
+            Verdict::Refused(_) => (Outcome::Unfit, "it gives no reason"),
+            Verdict::NotSendable => (Outcome::Unfit, "it is larger than the broker takes"),
+        };
+        let news = lanes.answered(seq, outcome, self.clock.now());
+        self.say(news, seq, why);
+    }
+
+    fn say(&self, news: News, seq: u64, why: &str) {
+        match news {
+            News::None => {}
+            News::Held => log::warn!("alert {seq} and those of its camera stay on the device for now: {why}"),
+            News::Lifted => log::info!("alerts flow again from alert {seq}'s camera"),
+            News::SetAside => log::warn!("the broker did not take alert {seq}, kept for a later try: {why}"),
+        }
+    }
+}
+
+/// A task's result; its panic goes on here, so that the daemon sees it.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(e) => unreachable!("the pump's tasks are dropped with it and never aborted before: {e}"),
+        },
+    }
+}

@@ -1,0 +1,127 @@
+//! The JSON Schemas of everything that crosses the wire, generated from the types; `deploy/contract/` carries
+//! them for integrators, and a test keeps the two the same.
+
+use schemars::{Schema, schema_for};
+
+use super::ack::Ack;
+use super::cloudevent::AlertEvent;
+use super::heartbeat::{Heartbeat, OutboxState};
+use super::state::{CameraState, DeviceState};
+
+/// File name and schema of each message.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("alert.schema.json", schema_for!(AlertEvent)),
+        ("state.schema.json", schema_for!(DeviceState)),
+        ("camera.schema.json", schema_for!(CameraState)),
+        ("heartbeat.schema.json", schema_for!(Heartbeat)),
+        ("outbox.schema.json", schema_for!(OutboxState)),
+        ("ack.schema.json", schema_for!(Ack)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use serde::Serialize;
+
+    use super::super::alert::{AlertKind, ClockState};
+    use super::super::cloudevent::{self, Sending};
+    use super::super::heartbeat::{CameraHealth, HealthReport, InferenceHealth, MemoryHealth};
+    use super::super::outbox::OutboxStatus;
+    use super::super::state::{CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
+    use super::super::topics::DeviceTopics;
+    use super::*;
+    use crate::base::clock::Wall;
+
+    #[test]
+    fn the_published_schemas_are_the_generated_ones() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/contract");
+        for (name, schema) in all() {
+            let path = dir.join(name);
+            let generated = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+            if std::env::var_os("VEDETTE_REGENERATE").is_some() {
+                std::fs::create_dir_all(&dir).unwrap();
+                std::fs::write(&path, &generated).unwrap();
+            }
+            let published = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(published == generated, "{name} is out of date: run this test once with VEDETTE_REGENERATE=1");
+        }
+    }
+
+    fn validate(name: &str, message: &impl Serialize) {
+        let (_, schema) = all().into_iter().find(|(n, _)| *n == name).unwrap();
+        let json = serde_json::to_value(message).unwrap();
+        if let Err(e) = jsonschema::validate(schema.as_value(), &json) {
+            panic!("{name}: {e}\n{json:#}");
+        }
+        for required in schema.as_value()["required"].as_array().unwrap() {
+            let mut without = json.clone();
+            without.as_object_mut().unwrap().remove(required.as_str().unwrap()).unwrap();
+            assert!(!jsonschema::is_valid(schema.as_value(), &without), "{name} is valid without {required}");
+        }
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            site: "depot".into(),
+            device: "gate-1".into(),
+            session: 3,
+            publish_time: Wall::from_unix_ms(0).rfc3339(),
+            clock: ClockState { synchronised: false, estimated_error_ms: None },
+        }
+    }
+
+    #[test]
+    fn alerts_keep_to_their_schema() {
+        let topics = DeviceTopics::new("depot", "gate-1").unwrap();
+        let kinds =
+            [AlertKind::Opened, AlertKind::Updated, AlertKind::Closed, AlertKind::ClipReady, AlertKind::ClipLost];
+        for (kind, replayed) in kinds.into_iter().zip([true, false].into_iter().cycle()) {
+            let alert = cloudevent::tests::alert("north", kind);
+            let sending = Sending { seq: 1, publish_time: Wall::from_unix_ms(5), replayed };
+            let payload = AlertEvent::new(&topics, &alert, sending).render();
+            validate("alert.schema.json", &serde_json::from_slice::<serde_json::Value>(&payload).unwrap());
+        }
+    }
+
+    #[test]
+    fn states_keep_to_their_schemas() {
+        let facts = DeviceFacts { agent_version: "0.1.0".into(), model: None };
+        for (reason, since) in [
+            (StateReason::Connected, Some(origin().publish_time)),
+            (StateReason::Stopped, Some(origin().publish_time)),
+            (StateReason::ConnectionLost, None),
+        ] {
+            let online = reason == StateReason::Connected;
+            let state = DeviceState { origin: origin(), online, reason, since, facts: facts.clone() };
+            validate("state.schema.json", &state);
+        }
+        let condition = CameraCondition {
+            camera: "north".into(),
+            status: CameraStatus::Lost,
+            since: origin().publish_time,
+            reason: Some("no route to host".into()),
+        };
+        validate("camera.schema.json", &CameraState { origin: origin(), condition });
+        validate("ack.schema.json", &Ack { seq: 9 });
+    }
+
+    #[test]
+    fn heartbeats_keep_to_their_schema() {
+        let status =
+            OutboxStatus { newest: 9, oldest_kept: Some(4), pending: 2, unconfirmed: 4, given_up: vec![(1, 3)] };
+        validate("outbox.schema.json", &OutboxState { origin: origin(), status: status.clone() });
+        let health = HealthReport {
+            cameras: BTreeMap::from([("north".into(), CameraHealth { frames: 9, ..CameraHealth::default() })]),
+            drops: BTreeMap::from([("evidence".into(), 1)]),
+            inference: Some(InferenceHealth { engine: "onnxruntime".into(), ..InferenceHealth::default() }),
+            memory: Some(MemoryHealth::default()),
+            temperatures_c: BTreeMap::from([("cpu".into(), 51.5)]),
+            ..HealthReport::default()
+        };
+        validate("heartbeat.schema.json", &Heartbeat { origin: origin(), health, outbox: Some(status) });
+    }
+}
