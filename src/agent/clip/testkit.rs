@@ -15,7 +15,7 @@ use crate::base::clock::Mono;
 /// Pictures a second of what is rendered.
 pub const FPS: u64 = 25;
 
-/// How the test picture is encoded: with a keyframe each second.
+/// How the test picture is encoded: with a keyframe about each second (an open group of pictures with H.265).
 #[derive(Debug, Clone, Copy)]
 pub enum Encoding {
     H264,
@@ -30,7 +30,9 @@ pub fn rendered(encoding: Encoding, seconds: u32) -> Vec<AccessUnit> {
     let (codec, options): (_, &[&str]) = match encoding {
         Encoding::H264 => ("libx264", &["-preset", "veryfast", "-bf", "0", "-g", "25"]),
         Encoding::H264BFrames => ("libx264", &["-preset", "veryfast", "-bf", "3", "-g", "25"]),
-        Encoding::H265 => ("libx265", &["-preset", "ultrafast", "-x265-params", "keyint=25:bframes=2:log-level=error"]),
+        Encoding::H265 => {
+            ("libx265", &["-preset", "ultrafast", "-x265-params", "keyint=24:bframes=2:open-gop=1:log-level=error"])
+        }
     };
     let source = format!("testsrc2=size=320x240:rate={FPS}:duration={seconds}");
     let status = Command::new("ffmpeg")
@@ -40,7 +42,10 @@ pub fn rendered(encoding: Encoding, seconds: u32) -> Vec<AccessUnit> {
         .status()
         .expect("ffmpeg is installed");
     assert!(status.success());
-    demuxed(&file, matches!(encoding, Encoding::H265))
+    let units = demuxed(&file, matches!(encoding, Encoding::H265));
+    let reordered = units.iter().any(|u| u.pts > u.dts);
+    assert_eq!(reordered, !matches!(encoding, Encoding::H264), "the fixture is as it should be");
+    units
 }
 
 fn demuxed(file: &Path, h265: bool) -> Vec<AccessUnit> {

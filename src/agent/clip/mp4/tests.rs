@@ -72,6 +72,19 @@ fn h265_plays_with_every_picture_in_place() {
 }
 
 #[test]
+fn a_clip_may_begin_with_an_open_group_of_pictures() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut units = rendered(Encoding::H265, 3);
+    let second = 1 + units[1..].iter().position(|u| u.keyframe).expect("another keyframe");
+    let units = units.split_off(second);
+    assert!(units.iter().any(|u| u.pts < units[0].pts), "pictures shown before the keyframe need what is not there");
+    let path = dir.path().join("clip.mp4");
+    write_clip(&path, &units, LABEL).expect("writable");
+    let shown = units.iter().filter(|u| u.pts >= units[0].pts).count();
+    assert_eq!((decode_errors(&path).as_str(), pictures(&path).len()), ("", shown));
+}
+
+#[test]
 fn the_index_is_in_front_and_the_clip_can_be_entered_in_its_middle() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let units = rendered(Encoding::H264BFrames, 3);
