@@ -87,6 +87,15 @@ pub enum Transition {
     Closed(Incident, CloseReason),
 }
 
+impl Transition {
+    /// The incident as it stands after it.
+    pub fn incident(&self) -> &Incident {
+        match self {
+            Transition::Opened(i) | Transition::Updated(i) | Transition::Closed(i, _) => i,
+        }
+    }
+}
+
 /// Why an incident closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {

@@ -153,13 +153,10 @@ impl<'a> Apply<'a> {
         let changed = self
             .conn
             .execute(
-                "INSERT INTO clips (incident, state, path, start_ms, event_offset_ms)
-                 VALUES (?1, 'recording', ?2, ?3, ?4)
-                 ON CONFLICT (incident) DO UPDATE SET
-                     state = 'recording', path = excluded.path, start_ms = excluded.start_ms,
-                     event_offset_ms = excluded.event_offset_ms
+                "INSERT INTO clips (incident, state, path) VALUES (?1, 'recording', ?2)
+                 ON CONFLICT (incident) DO UPDATE SET state = 'recording', path = excluded.path
                  WHERE state IN ('planned', 'recording')",
-                params![clip.incident.to_string(), clip.path, clip.start.unix_ms(), clip.event_offset_ms],
+                params![clip.incident.to_string(), clip.path],
             )
             .map_err(sql("record that a clip begins", self.path))?;
         if changed == 0 { Err(self.settled(clip.incident)?) } else { Ok(()) }
@@ -175,22 +172,23 @@ impl<'a> Apply<'a> {
             .conn
             .execute(
                 "UPDATE clips SET state = 'done', duration_ms = ?2, size_bytes = ?3, sha256 = ?4, peak_jpeg_path = ?5,
-                                  lost_because = NULL
+                                  start_ms = ?6, event_offset_ms = ?7, lost_because = NULL
                  WHERE incident = ?1 AND state IN ('recording', 'lost') AND path IS NOT NULL",
                 params![
                     clip.incident.to_string(),
                     clip.duration_ms as i64,
                     clip.size_bytes as i64,
                     clip.sha256,
-                    clip.peak_jpeg_path
+                    clip.peak_jpeg_path,
+                    clip.start.unix_ms(),
+                    clip.event_offset_ms
                 ],
             )
             .map_err(sql("record that a clip is done", self.path))?;
         if changed == 0 {
             return Err(self.settled(clip.incident)?);
         }
-        let start = stored.clip.and_then(|c| c.start_unix_ms).unwrap_or(stored.start_unix_ms);
-        self.alert(AlertKind::ClipReady, clip.incident, start + Duration::from_millis(clip.duration_ms))
+        self.alert(AlertKind::ClipReady, clip.incident, clip.start + Duration::from_millis(clip.duration_ms))
     }
 
     /// See [`super::Store::clip_lost`].

@@ -57,10 +57,6 @@ pub struct ClipRecording {
     pub incident: Uuid,
     /// Final path of the clip, below the state directory; `.part` is appended while it is written.
     pub path: String,
-    /// Where it starts: the last keyframe at or before the planned start that the ring held.
-    pub start: Wall,
-    /// From the clip's start to the incident's, in milliseconds.
-    pub event_offset_ms: i64,
 }
 
 /// A clip that is whole and in place.
@@ -68,6 +64,10 @@ pub struct ClipRecording {
 pub struct ClipDone {
     /// The incident.
     pub incident: Uuid,
+    /// Where it starts: the last keyframe at or before the planned start that the ring held.
+    pub start: Wall,
+    /// From the clip's start to the incident's, in milliseconds.
+    pub event_offset_ms: i64,
     /// Length in milliseconds.
     pub duration_ms: u64,
     /// Size of the file.
