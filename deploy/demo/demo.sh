@@ -59,7 +59,7 @@ if [ -z "${RTSP:-}" ]; then
 fi
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-sed -e "s/@PORT@/$port/" -e "s#@DIR@#$work#" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
+sed -e "s/@PORT@/$port/" -e "s#@STATE_DIR@#$work/broker#" -e "s/@USER@/$(id -un)/" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
 PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
 children+=($!)
 wait_for "$work/mosquitto.log" 'mosquitto version .* running' $! "Mosquitto"

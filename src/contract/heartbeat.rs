@@ -56,6 +56,8 @@ pub struct HealthReport {
 /// One camera's counters.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CameraHealth {
+    /// Access units that came from the camera or the encoder.
+    pub access_units: u64,
     /// Pictures decoded.
     pub pictures: u64,
     /// Frames handed to inference.
@@ -77,10 +79,8 @@ pub struct CameraHealth {
 pub struct InferenceHealth {
     /// Which engine.
     pub engine: String,
-    /// Encoder passes.
-    pub encoder_ms: Timing,
-    /// Head passes.
-    pub head_ms: Timing,
+    /// Time a frame: its encoder pass and its share of the head's.
+    pub frame_ms: Timing,
 }
 
 /// Durations of late, in milliseconds.
@@ -101,10 +101,6 @@ pub struct Timing {
 pub struct MemoryHealth {
     /// Resident memory of the daemon.
     pub resident_bytes: u64,
-    /// What the machine could still give.
-    pub available_bytes: u64,
-    /// What it has.
-    pub total_bytes: u64,
 }
 
 /// A file system.

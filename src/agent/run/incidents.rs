@@ -11,10 +11,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::events::{Event, Events};
-use crate::agent::clip::{ClipOrder, ClipQueue};
+use super::health::Health;
+use crate::agent::clip::ClipOrder;
 use crate::agent::config::{self, CameraId};
 use crate::agent::control::Incidents;
-use crate::agent::incident::{Incident, Input, Machine, Transition};
+use crate::agent::incident::{self, Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::Score;
 use crate::agent::store::{ClipIntent, IncidentRecord, Store, Times};
 use crate::base::clock::{Clock, Mono};
@@ -47,8 +48,8 @@ pub struct Settings {
     pub incident: config::Incident,
     /// `[clip]`
     pub clip: config::Clip,
-    /// Each camera's thresholds.
-    pub thresholds: Vec<(CameraId, std::collections::BTreeMap<String, f32>)>,
+    /// The model's thresholds, and each camera's own.
+    pub thresholds: Thresholds,
 }
 
 /// The way into the incident stage.
@@ -105,13 +106,15 @@ pub struct Worker {
     /// Where transitions become durable.
     pub store: Store,
     /// Where footage is ordered.
-    pub clips: ClipQueue,
+    pub clips: Queue<ClipOrder>,
     /// `[clip]`
     pub clip: config::Clip,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
     pub events: Events,
+    /// Counts.
+    pub health: Arc<Health>,
 }
 
 impl Worker {
@@ -158,9 +161,11 @@ impl Worker {
     fn step(&mut self, input: Input) -> Option<Uuid> {
         let now = self.clock.now();
         let mut opened = None;
-        for transition in self.machine.step(now, input, &mut Uuid::now_v7) {
+        let clock = Arc::clone(&self.clock);
+        for transition in self.machine.step(now, input, &mut || incident::new_id(clock.wall())) {
             if let Transition::Opened(incident) = &transition {
                 opened = Some(incident.id);
+                self.health.incident_opened(&incident.camera);
             }
             self.carry_out(now, transition);
         }
@@ -171,7 +176,7 @@ impl Worker {
         tell(&transition);
         let incident = transition.incident();
         let planned_start = incident.start.back(self.clip.pre_roll);
-        let order = ClipOrder::of(&transition, planned_start, self.clip.post_roll);
+        let order = ClipOrder::from(&transition);
         let label = |t: Mono| self.clock.wall_at(t);
         let times = Times {
             start: label(incident.start),
@@ -182,11 +187,11 @@ impl Worker {
         let id = incident.id;
         let clip = ClipIntent::Planned { start: label(planned_start) };
         self.events.announce(Event::Incident(Arc::new(transition.clone())));
+        let opens = matches!(transition, Transition::Opened(_));
         // What the store could not take it has counted and logged; the volatile path of DESIGN section 6 starts here.
-        if self.store.record(IncidentRecord { transition, times, clip }).is_ok()
-            && let Some(order) = order
-            && self.clips.push(order).is_err()
-        {
+        let recorded = self.store.record(IncidentRecord { transition, times, clip }).is_ok();
+        // A later order tells all that an earlier one did; only the one that opens the clip must not be missed.
+        if self.clips.push(order).is_err() && opens && recorded {
             let why = "too many clips were being recorded at once";
             if let Err(e) = self.store.clip_lost(id, why) {
                 log::error!("incident {id}: {why}, and that could not be stored: {}", crate::base::error::Chain(&e));

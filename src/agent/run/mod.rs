@@ -1,3 +1,447 @@
-//! The composition root: the only module that knows all the stages.
+//! The composition root: the only module that knows all the stages. Builds them, wires them, starts them, and ends
+//! them in an order in which nothing is lost.
+//!
+//! | file | is |
+//! |---|---|
+//! | `mod` | the daemon: start, reload, drain |
+//! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
+//! | `events` | what happens, for who wants to watch |
+//! | `service` | systemd, signals, watchdog, journal |
+//! | `offline`, `metrics`, `clips_csv`, `dump` | the same pipeline over files: `replay`, `evaluate`, `frames` |
+//!
+//! Threads: one a camera, one each for inference, incidents, clips and the store; a small tokio runtime carries
+//! uplink and http. Every queue between them is bounded and says what happens when it is full.
 
+pub mod clips_csv;
+pub mod dump;
+pub mod events;
 pub mod metrics;
+pub mod offline;
+pub mod service;
+
+mod cameras;
+mod health;
+mod incidents;
+mod inference;
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::agent::capture::{Capture, Frame, FrameTap, Snapshots, Wants};
+use crate::agent::clip::{ClipOrder, ClipWorker, Parts as ClipParts, Rules};
+use crate::agent::config::{Applies, Config, Problem};
+use crate::agent::control::Control;
+use crate::agent::http::{self, Api, HttpError};
+use crate::agent::incident::{Machine, Thresholds};
+use crate::agent::infer::classifier::{Classifier, Options};
+use crate::agent::ring::{Bounds, SharedRing};
+use crate::agent::store::{DeviceContext, OutboxPolicy, Store, StoreError};
+use crate::agent::uplink;
+use crate::base::clock::Clock;
+use crate::base::progress::{Beat, Progress};
+use crate::base::queue::{Full, Queue};
+use crate::base::stage::{Ended, Stage};
+use crate::base::stop::StopToken;
+use crate::contract::command::CommandSink;
+use crate::contract::heartbeat::HealthSource;
+use crate::contract::outbox::Outbox;
+
+use cameras::CameraSink;
+use events::Events;
+use health::Health;
+use incidents::{Inbox, Settings, Worker};
+use inference::Inference;
+use ledger::{AuditTrail, CapturedPictures, StoreLedger};
+
+/// Frames of one camera that may wait for inference; a newer one replaces the oldest.
+const FRAMES_PER_CAMERA: usize = 2;
+/// Clip orders that may wait; an order beyond is refused and its clip marked lost.
+const CLIP_ORDERS: usize = 64;
+/// What each group of stages may take to end; all of them together stay below the unit's `TimeoutStopSec`.
+const END_WITHIN: Duration = Duration::from_secs(8);
+
+/// Why the daemon did not start. Whatever had been started is ended again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] offline::LoadError),
+    /// The config names classes that the model has not.
+    #[error("the config does not fit the model:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
+    Classes(Vec<Problem>),
+    /// The database.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// The socket.
+    #[error("the daemon's socket cannot be opened")]
+    Http(#[from] HttpError),
+    /// The operating system gave no thread.
+    #[error("cannot start {what}")]
+    Thread {
+        /// Which.
+        what: String,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// How the end went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DrainReport {
+    /// Stages that did not end in time, or panicked, with the message.
+    pub troubles: Vec<String>,
+}
+
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.troubles.is_empty() { f.write_str("everything was drained") } else { f.write_str(&self.troubles.join("; ")) }
+    }
+}
+
+/// A running daemon. Dropping it without [`Daemon::drain`] leaves its threads behind.
+pub struct Daemon {
+    config: Mutex<Config>,
+    classes: Vec<String>,
+    model_thresholds: BTreeMap<String, f32>,
+    events: Events,
+    progress: Progress,
+    panicked: StopToken,
+    health: Arc<Health>,
+    inbox: Inbox,
+    clip_rules: Arc<RwLock<Rules>>,
+    // In the order in which they end.
+    capture: (StopToken, Vec<Stage>),
+    inference: (Queue<Frame>, Vec<Stage>),
+    incidents: Vec<Stage>,
+    clips: (StopToken, Queue<ClipOrder>, Vec<Stage>),
+    store: (Store, Vec<Stage>),
+    network: (StopToken, Vec<(&'static str, tokio::task::JoinHandle<()>)>, Runtime),
+}
+
+impl Daemon {
+    /// Builds and starts every stage. The first error ends what had been started.
+    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Daemon, StartError> {
+        let progress = Progress::default();
+        let panicked = StopToken::new();
+        let events = Events::default();
+        let spawn = Spawner { progress: progress.clone(), panicked: panicked.clone() };
+
+        let (model, engine) =
+            offline::load_model(&config.model.dir, config.model.threads, config.model.onnxruntime.as_deref())?;
+        let manifest = Arc::new(model.manifest().clone());
+        let wrong = config.check_classes(&manifest.classes);
+        if !wrong.is_empty() {
+            return Err(StartError::Classes(wrong));
+        }
+        let sample_fps = manifest.sample_fps;
+        let reference = model.reference();
+
+        let health = Arc::new(Health::new(&config, reference.clone(), engine.info.clone(), clock.clone()));
+        let context = DeviceContext {
+            site: config.device.site.clone(),
+            device: config.device.id.clone(),
+            model: Some(reference),
+            outbox: outbox_policy(&config),
+            clock_state: {
+                let health = health.clone();
+                Arc::new(move || health.clock())
+            },
+        };
+        let (store, writer) = Store::open(&config.paths.state_dir, context, clock.clone())?;
+        // From here on things run; `Starting` ends them if a later step fails.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("vedette-net")
+            .enable_all()
+            .build()
+            .map_err(|source| StartError::Thread { what: "the network runtime".into(), source })?;
+        let listener = {
+            let _context = runtime.enter();
+            http::bind(&config.paths.runtime_dir)?
+        };
+        let store_stage = spawn.stage("store", move |beat| writer.run(beat))?;
+
+        let rings: BTreeMap<_, _> = config
+            .cameras
+            .iter()
+            .map(|c| (c.id.clone(), SharedRing::new(Bounds { bytes: c.ring_max_bytes, time: c.ring_time })))
+            .collect();
+        let snapshots = Snapshots::default();
+        let clip_rules = Arc::new(RwLock::new(Rules::new(&config.clip, &config.incident)));
+        let clip_orders = Queue::new(CLIP_ORDERS, Full::Refuse);
+        let clip_stop = StopToken::new();
+        let worker = ClipWorker::new(ClipParts {
+            rings: rings.clone(),
+            ledger: Arc::new(StoreLedger { store: store.clone(), events: events.clone() }),
+            snapshots: Arc::new(CapturedPictures(snapshots.clone())),
+            clock: clock.clone(),
+            state_dir: config.paths.state_dir.clone(),
+            rules: clip_rules.clone(),
+        });
+        let clip_stage = spawn.stage("clip", {
+            let (orders, stop) = (clip_orders.clone(), clip_stop.clone());
+            move |beat| worker.run(&orders, &stop, beat)
+        })?;
+
+        let inbox = Inbox::default();
+        let settings = settings(&config, &manifest.thresholds);
+        let incident_stage = spawn.stage("incident", {
+            let worker = Worker {
+                machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
+                inbox: inbox.clone(),
+                store: store.clone(),
+                clips: clip_orders.clone(),
+                clip: settings.clip,
+                clock: clock.clone(),
+                events: events.clone(),
+                health: health.clone(),
+            };
+            move |beat| worker.run(beat)
+        })?;
+
+        let same_camera: fn(&_, &_) -> bool =
+            |a: &Frame, b: &Frame| a.camera == b.camera;
+        let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestOfKey(same_camera));
+        let options = Options { sample_fps: None, stride: config.model.stride };
+        let inference_stage = spawn.stage("infer", {
+            let inference = Inference {
+                frames: frames.clone(),
+                classifier: Classifier::new(manifest.clone(), engine, options),
+                inbox: inbox.clone(),
+                events: events.clone(),
+                health: health.clone(),
+                clock: clock.clone(),
+            };
+            move |beat| inference.run(beat)
+        })?;
+        health.watch_queues(frames.clone(), inbox.clone(), store.clone(), rings.clone());
+
+        let capture_stop = StopToken::new();
+        let mut capture_stages = Vec::new();
+        for camera in &config.cameras {
+            let record = health.camera(&camera.id);
+            let capture = Capture {
+                camera: camera.clone(),
+                wants: Wants {
+                    access_units: true,
+                    frames: camera.classify.then_some(FrameTap { sample_fps, region: camera.region }),
+                },
+                clock: clock.clone(),
+                sink: Arc::new(CameraSink {
+                    camera: camera.id.clone(),
+                    ring: rings[&camera.id].clone(),
+                    frames: frames.clone(),
+                    inbox: inbox.clone(),
+                    events: events.clone(),
+                    health: health.clone(),
+                    record: record.clone(),
+                }),
+                stats: record.stats.clone(),
+                snapshots: snapshots.clone(),
+            };
+            let stop = capture_stop.clone();
+            capture_stages.push(spawn.stage(format!("capture {}", camera.id), move |beat| {
+                // Its error has been logged and reported as the camera's state; other cameras go on.
+                capture.run(&stop, beat).ok();
+                beat.end();
+            })?);
+        }
+
+        let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
+        let audit = Arc::new(AuditTrail(store.clone()));
+        let control: Arc<dyn CommandSink> = Arc::new(Control::new(ids, Arc::new(inbox.clone()), audit));
+        let network_stop = StopToken::new();
+        let api = Api {
+            commands: control,
+            status: {
+                let health = health.clone();
+                Arc::new(move || health.status())
+            },
+        };
+        let mut tasks = vec![("http", spawn_http(&runtime, listener, api, network_stop.clone()))];
+        if let Some(mqtt) = &config.mqtt {
+            let (link, link_seen) = watch::channel(uplink::Link::Starting);
+            health.watch_uplink(Arc::new(store.clone()), link_seen);
+            let parts = uplink::Parts {
+                mqtt: mqtt.clone(),
+                device: config.device.clone(),
+                counter_file: config.paths.state_dir.join("uplink-session"),
+                outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,
+                health: health.clone(),
+                clock: clock.clone(),
+                stop: network_stop.clone(),
+                beat: progress.register("uplink"),
+                link,
+            };
+            tasks.push(("uplink", spawn_uplink(&runtime, parts)));
+        }
+
+        Ok(Daemon {
+            config: Mutex::new(config),
+            classes: manifest.classes.clone(),
+            model_thresholds: manifest.thresholds.clone(),
+            events,
+            progress,
+            panicked,
+            health,
+            inbox,
+            clip_rules,
+            capture: (capture_stop, capture_stages),
+            inference: (frames, vec![inference_stage]),
+            incidents: vec![incident_stage],
+            clips: (clip_stop, clip_orders, vec![clip_stage]),
+            store: (store, vec![store_stage]),
+            network: (network_stop, tasks, runtime),
+        })
+    }
+
+    /// Where what happens can be watched.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The model's classes, in its order.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Whether every stage goes round.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Completes when a stage has panicked.
+    pub async fn failed(&self) {
+        self.panicked.stopped().await;
+    }
+
+    /// One line for systemd's status.
+    pub fn summary(&self) -> String {
+        self.health.summary()
+    }
+
+    /// Takes over what it can of a new config; a line for everything that changed, applied or not.
+    pub fn reload(&self, new: Config) -> Vec<String> {
+        let wrong = new.check_classes(&self.classes);
+        if !wrong.is_empty() {
+            return wrong.iter().map(|p| format!("nothing is applied: {p}")).collect();
+        }
+        let mut config = self.config.lock().expect("nothing panics while it holds the config");
+        let changes = config.diff(&new);
+        if changes.iter().any(|c| c.applies == Applies::Live) {
+            *config = config.with_live_from(&new);
+            *self.clip_rules.write().expect("nothing panics while it holds the rules") =
+                Rules::new(&config.clip, &config.incident);
+            self.inbox.push(incidents::Work::Reconfigure(Box::new(settings(&config, &self.model_thresholds))));
+        }
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    /// Ends everything, in the order of the flow, so that each stage has taken what the one before still gave:
+    /// capture, infer (open incidents close), clip (cut short), store (flushed), uplink (final status), http.
+    pub fn drain(self) -> DrainReport {
+        let mut report = DrainReport::default();
+        self.capture.0.stop();
+        report.join(self.capture.1);
+        self.inference.0.close();
+        report.join(self.inference.1);
+        self.inbox.close();
+        report.join(self.incidents);
+        self.clips.0.stop();
+        self.clips.1.close();
+        report.join(self.clips.2);
+        let (network_stop, tasks, runtime) = self.network;
+        // The uplink's last words need the store's last rows, and its acknowledgements go back into the store.
+        if let Err(e) = self.store.0.flush() {
+            report.troubles.push(format!("the store was not flushed: {}", crate::base::error::Chain(&e)));
+        }
+        network_stop.stop();
+        for (name, task) in tasks {
+            match runtime.block_on(async { tokio::time::timeout(END_WITHIN, task).await }) {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => report.troubles.push(format!("{name} ended badly: {e}")),
+                Err(_) => report.troubles.push(format!("{name} did not end in time")),
+            }
+        }
+        self.store.0.close();
+        report.join(self.store.1);
+        runtime.shutdown_background();
+        report
+    }
+}
+
+impl DrainReport {
+    fn join(&mut self, stages: Vec<Stage>) {
+        for stage in stages {
+            let name = stage.name().to_owned();
+            match stage.join(END_WITHIN) {
+                Ended::Done => {}
+                Ended::Panicked(message) => self.troubles.push(format!("{name} panicked: {message}")),
+                Ended::TimedOut => self.troubles.push(format!("{name} did not end in time")),
+            }
+        }
+    }
+}
+
+/// Starts stages that the watchdog knows and whose panic ends the daemon.
+struct Spawner {
+    progress: Progress,
+    panicked: StopToken,
+}
+
+impl Spawner {
+    fn stage(
+        &self,
+        name: impl Into<String>,
+        body: impl FnOnce(&Beat) + Send + 'static,
+    ) -> Result<Stage, StartError> {
+        let name = name.into();
+        let (beat, panicked) = (self.progress.register(&name), self.panicked.clone());
+        Stage::spawn(name.clone(), move || panicked.stop(), move || body(&beat))
+            .map_err(|source| StartError::Thread { what: name, source })
+    }
+}
+
+fn outbox_policy(config: &Config) -> OutboxPolicy {
+    match &config.mqtt {
+        None => OutboxPolicy::LocalOnly,
+        Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },
+    }
+}
+
+/// What of the config the incident stage works by.
+fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
+    let cameras = config.cameras.iter().map(|c| (c.id.clone(), c.thresholds.clone())).collect();
+    Settings {
+        incident: config.incident.clone(),
+        clip: config.clip.clone(),
+        thresholds: Thresholds { model: model.clone(), cameras },
+    }
+}
+
+fn spawn_http(
+    runtime: &Runtime,
+    listener: tokio::net::UnixListener,
+    api: Api,
+    stop: StopToken,
+) -> tokio::task::JoinHandle<()> {
+    runtime.spawn(async move {
+        if let Err(e) = http::serve(listener, api, stop).await {
+            log::error!("http: the socket is not served any more: {e}");
+        }
+    })
+}
+
+fn spawn_uplink(runtime: &Runtime, parts: uplink::Parts) -> tokio::task::JoinHandle<()> {
+    runtime.spawn(async move {
+        if let Err(e) = uplink::run(parts).await {
+            log::error!("uplink: {}", crate::base::error::Chain(&e));
+        }
+    })
+}

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::metrics::NORMAL;
-use crate::agent::capture::{self, CaptureError, FileSummary, Frame};
+use crate::agent::capture::{self, CaptureError, FileSummary, Frame, FrameTap};
 use crate::agent::config::{self, CameraId};
-use crate::agent::incident::{Incident, Input, Machine, Transition};
+use crate::agent::incident::{Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::classifier::{self, Classifier, InferError};
 use crate::agent::infer::golden::ProofError;
 use crate::agent::infer::manifest::{Manifest, Model, ModelError};
 use crate::agent::infer::view::{View, ViewError, ViewState};
 use crate::agent::infer::{Score, onnx};
 use crate::base::clock::Mono;
+use crate::base::stop::StopToken;
 use crate::contract::alert::ModelRef;
 
 /// How files are looked at.
@@ -165,7 +166,7 @@ impl Pipeline {
         self.classifier.reset(&camera);
         let (mut failed, mut go_on, mut windows) = (None, true, 0);
         let classifier = &mut self.classifier;
-        let summary = capture::read_file(path, &camera, self.sample_fps, &mut |frame: Frame| {
+        let summary = capture::read_file(path, &camera, tap(self.sample_fps), &StopToken::new(), |frame: Frame| {
             match classifier.push(&frame) {
                 Ok(None) => {}
                 Ok(Some(score)) => {
@@ -179,14 +180,12 @@ impl Pipeline {
         if let Some(e) = failed {
             return Err(e.into());
         }
-        let rest = self.classifier.finish(&camera)?;
-        match rest {
-            // Only a video without any window is padded: one that stopped between two has been seen.
-            Some(score) if windows == 0 => {
-                take(score);
+        match self.classifier.finish(&camera)? {
+            Some(padded) => {
+                take(padded);
             }
             None if windows == 0 => return Err(OfflineError::NoPicture),
-            _ => {}
+            None => {}
         }
         Ok(summary)
     }
@@ -200,9 +199,8 @@ impl Pipeline {
     ) -> Result<FileSummary, OfflineError> {
         let mut machine = Machine::new(
             self.manifest.classes.clone(),
-            self.manifest.thresholds.clone(),
             config::Incident::default(),
-            Vec::new(),
+            Thresholds { model: self.manifest.thresholds.clone(), ..Thresholds::default() },
         );
         let mut end = Mono::ZERO;
         let summary = self.scores(path, &mut |score| {
@@ -231,6 +229,10 @@ impl Pipeline {
     }
 }
 
+fn tap(sample_fps: f32) -> FrameTap {
+    FrameTap { sample_fps, region: None }
+}
+
 fn closed(transitions: Vec<Transition>) -> Vec<Incident> {
     let over = |t| match t {
         Transition::Closed(incident, _) => Some(incident),
@@ -250,7 +252,7 @@ pub fn frames(
     let sample_fps = sample_fps.unwrap_or(manifest.sample_fps);
     let mut views = ViewState::new(&manifest.view, sample_fps);
     let mut failed = None;
-    let summary = capture::read_file(path, &CameraId::new("file"), sample_fps, &mut |frame: Frame| {
+    let summary = capture::read_file(path, &CameraId::new("file"), tap(sample_fps), &StopToken::new(), |frame: Frame| {
         match views.push(&frame) {
             Ok(view) if take(&frame, &view) => return ControlFlow::Continue(()),
             Ok(_) => {}

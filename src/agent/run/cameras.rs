@@ -1,0 +1,60 @@
+//! One camera's output into the device: access units to its ring, frames to inference, its state to whom it concerns.
+
+use std::sync::Arc;
+
+use super::events::{Event, Events};
+use super::health::{CameraRecord, Health};
+use super::incidents::{Inbox, Work};
+use crate::agent::capture::{AccessUnit, CameraState, CaptureSink, Frame};
+use crate::agent::config::CameraId;
+use crate::agent::ring::SharedRing;
+use crate::base::queue::Queue;
+
+/// See the module's doc. Nothing here blocks: capture's threads call it.
+pub struct CameraSink {
+    /// Which.
+    pub camera: CameraId,
+    /// Its encoded video.
+    pub ring: SharedRing,
+    /// Inference's queue.
+    pub frames: Queue<Frame>,
+    /// The incident stage, which must hear of a camera that is lost.
+    pub inbox: Inbox,
+    /// Who watches.
+    pub events: Events,
+    /// Heartbeat and status.
+    pub health: Arc<Health>,
+    /// Its own record there.
+    pub record: Arc<CameraRecord>,
+}
+
+impl CaptureSink for CameraSink {
+    fn access_unit(&self, unit: AccessUnit) {
+        self.health.video_came(&self.record);
+        self.ring.push(unit);
+    }
+
+    fn frame(&self, frame: Frame) {
+        if self.frames.push(frame).is_err() {
+            log::debug!("{}: a frame after the end of inference is let go", self.camera);
+        }
+    }
+
+    fn state(&self, state: CameraState) {
+        let said = match &state {
+            CameraState::Connecting => "connecting".to_owned(),
+            CameraState::Running { size: Some((width, height)) } => format!("live, {width}x{height}"),
+            CameraState::Running { size: None } => "live".to_owned(),
+            CameraState::Lost { reason, retry_in } => {
+                format!("lost: {reason}; next attempt in {:.1} s", retry_in.as_secs_f32())
+            }
+            CameraState::Ended => "ended".to_owned(),
+            CameraState::Failed { reason } => format!("given up: {reason}"),
+        };
+        if matches!(state, CameraState::Lost { .. } | CameraState::Ended | CameraState::Failed { .. }) {
+            self.inbox.push(Work::CameraLost(self.camera.clone()));
+        }
+        self.health.camera_state(&self.record, &state);
+        self.events.announce(Event::Camera { camera: self.camera.clone(), state: said });
+    }
+}

@@ -1,0 +1,84 @@
+//! The store and capture as the stages between them see it: the clip stage's ledger and pictures, control's audit.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::events::{Event, Events};
+use crate::agent::capture;
+use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshots};
+use crate::agent::config::CameraId;
+use crate::agent::control::Audit;
+use crate::agent::store::{ClipDone, ClipRecording, Store};
+use crate::base::clock::Mono;
+use crate::base::error::Chain;
+
+/// JPEG quality of the picture of the peak.
+const JPEG_QUALITY: u8 = 85;
+
+/// The store as the clip stage's durable record.
+pub struct StoreLedger {
+    /// Where it is kept.
+    pub store: Store,
+    /// Who watches.
+    pub events: Events,
+}
+
+impl Ledger for StoreLedger {
+    fn recording(&self, clip: &Recording) -> Result<(), LedgerError> {
+        let row = ClipRecording { incident: clip.incident, path: clip.path.clone() };
+        self.store.clip_recording(row).map_err(|e| LedgerError(Box::new(e)))
+    }
+
+    fn done(&self, clip: &Done) -> Result<(), LedgerError> {
+        let row = ClipDone {
+            incident: clip.incident,
+            start: clip.start_wall,
+            event_offset_ms: clip.event_offset_ms,
+            duration_ms: clip.duration_ms,
+            size_bytes: clip.size_bytes,
+            sha256: clip.sha256.clone(),
+            peak_jpeg_path: clip.peak_jpeg_path.clone(),
+        };
+        self.store.clip_done(row).map_err(|e| LedgerError(Box::new(e)))?;
+        let length = Duration::from_millis(clip.duration_ms);
+        log::info!(incident:% = clip.incident, camera:% = clip.camera; "clip {} of incident {}: {:.1} s, {}{}", clip.path, clip.incident, length.as_secs_f32(), clip.ending.as_str(), match clip.units_lost { 0 => String::new(), n => format!(", {n} access units missing") });
+        self.events.announce(Event::Clip { incident: clip.incident, result: Ok(clip.path.clone()) });
+        Ok(())
+    }
+
+    fn lost(&self, incident: Uuid, reason: &str) -> Result<(), LedgerError> {
+        self.store.clip_lost(incident, reason).map_err(|e| LedgerError(Box::new(e)))?;
+        log::error!(incident:% = incident; "clip of incident {incident} lost: {reason}");
+        self.events.announce(Event::Clip { incident, result: Err(reason.to_owned()) });
+        Ok(())
+    }
+}
+
+/// Capture's newest pictures as the clip stage takes them.
+pub struct CapturedPictures(pub capture::Snapshots);
+
+impl Snapshots for CapturedPictures {
+    fn jpeg(&self, camera: &CameraId) -> Option<(Mono, Vec<u8>)> {
+        let picture = self.0.latest(camera)?;
+        match picture.to_jpeg(JPEG_QUALITY) {
+            Ok(jpeg) => Some((picture.at, jpeg)),
+            Err(e) => {
+                log::warn!(camera:% = camera; "no picture of the peak: {}", Chain(&e));
+                None
+            }
+        }
+    }
+}
+
+/// The store's audit trail as control writes it.
+pub struct AuditTrail(pub Store);
+
+impl Audit for AuditTrail {
+    fn note(&self, who: &str, what: &str, outcome: &str) {
+        log::info!("{who} asked for {what}: {outcome}");
+        if let Err(e) = self.0.audit(who, &format!("{what}: {outcome}")) {
+            log::error!("the audit trail was not written: {}", Chain(&e));
+        }
+    }
+}
