@@ -9,6 +9,9 @@ use crate::base::error::Retry;
 
 use super::alert::Alert;
 
+#[cfg(test)]
+pub mod testing;
+
 /// One alert on its way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxRow {
@@ -57,7 +60,8 @@ pub trait Outbox: Send + Sync {
     fn range(&self, from: u64, to: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError>;
     /// A broker has these rows. With `consumers` empty in the config, that releases them.
     fn mark_sent(&self, seqs: &[u64]) -> Result<(), OutboxError>;
-    /// `consumer` has committed everything up to and including `seq`. Unknown consumers change nothing.
+    /// `consumer` has committed everything up to and including `seq`. Unknown consumers change nothing, nor do
+    /// numbers that were never given out: a consumer may remember an earlier life of this device.
     fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError>;
     /// The state of the queue.
     fn status(&self) -> Result<OutboxStatus, OutboxError>;

@@ -13,12 +13,13 @@ use uuid::Uuid;
 
 use crate::base::clock::Clock;
 use crate::base::digest;
+use crate::base::error::{Chain, Retry};
 
 use super::apply::Apply;
 use super::error::{io, sql};
 use super::reader::{ClipState, Filter, IncidentState, Reader, count};
 use super::schema::{self, Lock};
-use super::{DeviceContext, StoreError, database_path, recover};
+use super::{DeviceContext, StoreError, database_path, outbox, recover};
 
 /// Where clips are, below the state directory.
 const CLIPS_DIR: &str = "clips";
@@ -141,6 +142,10 @@ impl ClipFault {
 pub fn check(state_dir: &Path, repair: Repair<'_>) -> Result<CheckReport, StoreError> {
     let path = database_path(state_dir);
     let mut report = CheckReport { database: path.display().to_string(), ..CheckReport::default() };
+    if !path.exists() {
+        // Before the lock: looking for a store must not leave a file that its daemon may not open.
+        return Err(StoreError::Absent { path });
+    }
     let alone = match repair {
         Repair::No => None,
         Repair::Yes { .. } => Some(Lock::take(state_dir)?),
@@ -160,7 +165,15 @@ pub fn check(state_dir: &Path, repair: Repair<'_>) -> Result<CheckReport, StoreE
         // What else a damaged database says would only mislead.
         return Ok(report);
     }
-    look(state_dir, &reader, &mut report)?;
+    match look(state_dir, &reader, &mut report) {
+        Ok(()) => (),
+        // SQLite has no checksums: a row may be rotten in a page that is well formed.
+        Err(e @ (StoreError::Malformed { .. } | StoreError::Sql { .. })) if e.retry() == Retry::Never => {
+            report.integrity.push(Chain(&e).to_string());
+            return Ok(report);
+        }
+        Err(e) => return Err(e),
+    }
     drop(reader);
     if let Repair::Yes { context, clock } = repair {
         put_right(&path, context, clock, &mut report)?;
@@ -200,7 +213,7 @@ fn integrity(conn: &Connection, path: &Path) -> Result<Vec<String>, StoreError> 
 /// Compares rows with files.
 fn look(state_dir: &Path, reader: &Reader, report: &mut CheckReport) -> Result<(), StoreError> {
     report.incidents = reader.with(|conn, path| count(conn, path, "incidents"))?;
-    report.outbox_rows = reader.with(|conn, path| count(conn, path, "outbox"))?;
+    report.outbox_rows = reader.with(outbox::read_all)?;
     let mut named = BTreeSet::new();
     let mut stored = reader.incidents(&Filter::default())?;
     stored.reverse();

@@ -206,6 +206,16 @@ pub(super) fn rows(
         .collect()
 }
 
+/// Reads every row, for the check; how many there are.
+pub(super) fn read_all(conn: &Connection, path: &Path) -> Result<u64, StoreError> {
+    let (mut from, mut count) = (0, 0);
+    loop {
+        let page = rows(conn, path, (from, u64::MAX), false, 1000)?;
+        let Some(last) = page.last() else { return Ok(count) };
+        (from, count) = (last.seq + 1, count + page.len() as u64);
+    }
+}
+
 fn raw_row(r: &Row<'_>) -> rusqlite::Result<(i64, i64, u32, String)> {
     Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
 }

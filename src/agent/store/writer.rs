@@ -91,7 +91,7 @@ pub(super) fn open(
 
 impl Writer {
     /// Commits what is queued until [`Store::close`] and the queue is empty. An error means that the database is
-    /// damaged; the process should end and be looked at. Beats at least twice a second.
+    /// damaged; the process should end and be looked at. Beats twice a second, or as often as the disk lets it.
     pub fn run(mut self, beat: &Beat) -> Result<(), StoreError> {
         let ended = self.rounds(beat);
         self.shared.queue.close();
@@ -102,8 +102,20 @@ impl Writer {
         for envelope in std::mem::take(&mut self.kept) {
             self.lose(&envelope, &StoreError::Ended { operation: "commit" });
         }
+        if ended.is_ok() {
+            self.fold_log();
+        }
         beat.end();
         ended
+    }
+
+    /// Folds the log into the database: an empty log is how the next start knows that this one ended well. The
+    /// readers' connections outlive the writer's, and being read-only they could not do it.
+    fn fold_log(&self) {
+        let folded = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0));
+        if !matches!(folded, Ok(0)) {
+            log::warn!("store: the log could not be folded into the database; the next start will check it");
+        }
     }
 
     fn rounds(&mut self, beat: &Beat) -> Result<(), StoreError> {
@@ -244,5 +256,19 @@ fn answer(envelope: Envelope, result: Result<(), StoreError>) {
         && to.send(result).is_err()
     {
         log::debug!("store: nobody waited for the answer to {:?}", envelope.order);
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Gives up at once where another connection holds the lock.
+    pub(super) fn impatient(&self) {
+        self.conn.busy_timeout(Duration::from_millis(1)).expect("settable");
+    }
+
+    /// Lets the database grow no further, as a full disk would.
+    pub(super) fn full(&self) {
+        let pages: i64 = self.conn.pragma_query_value(None, "page_count", |r| r.get(0)).expect("readable");
+        let _: i64 = self.conn.pragma_update_and_check(None, "max_page_count", pages, |r| r.get(0)).expect("settable");
     }
 }

@@ -1,0 +1,240 @@
+//! Power cuts, failing disks, other daemons, other versions, other consumers, and time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::rig::*;
+use crate::agent::incident::Transition;
+use crate::agent::store::*;
+use crate::base::clock::{ManualClock, Wall};
+use crate::base::error::Retry;
+use crate::base::progress::Beat;
+use crate::contract::alert::AlertKind;
+use crate::contract::outbox::Outbox;
+
+#[test]
+fn what_was_answered_survives_a_power_cut_and_many_share_a_commit() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    let (threads, each) = (8, 5);
+    let start = Barrier::new(threads);
+    std::thread::scope(|s| {
+        for t in 0..threads {
+            let (rig, start) = (&rig, &start);
+            s.spawn(move || {
+                start.wait();
+                for i in 0..each {
+                    rig.open_incident((t * each + i + 1) as u128);
+                }
+            });
+        }
+    });
+    let after = Rig::over(rig.power_cut(), queue_for(&["soc"]));
+    let rows = after.queued();
+    let opened = rows.iter().filter(|r| r.alert.kind == AlertKind::Opened).count();
+    assert_eq!(opened, threads * each);
+    assert!(rows.iter().zip(1..).all(|(row, seq)| row.seq == seq), "numbers without gaps");
+}
+
+#[test]
+fn what_a_killed_daemon_left_open_is_closed_and_said_so() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    for n in 1..=3 {
+        rig.open_incident(n);
+    }
+    rig.record(closed(3));
+    let clip = ClipRecording {
+        incident: id(2),
+        path: "clips/2.mp4".into(),
+        start: Wall::from_unix_ms(T0_MS),
+        event_offset_ms: 0,
+    };
+    rig.store.clip_recording(clip).expect("recorded");
+    rig.store.clip_lost(id(3), "x").expect("recorded");
+
+    let after = Rig::over(rig.power_cut(), queue_for(&["soc"]));
+    let told: Vec<_> = after.queued().into_iter().skip(5).map(|r| (r.alert.kind, r.alert.incident.id)).collect();
+    use AlertKind::*;
+    assert_eq!(told, [(Closed, id(1)), (Closed, id(2)), (ClipLost, id(1)), (ClipLost, id(2))]);
+    let stored = after.store.reader().incident(id(2)).expect("readable").expect("known").incident;
+    assert_eq!(stored.report.close_reason.as_deref(), Some("interrupted"));
+    assert_eq!(stored.report.end_time.as_deref(), Some("2023-11-14T22:13:32.000Z"), "its last evidence");
+    let clip = stored.clip.expect("a clip row");
+    assert_eq!((clip.state, clip.report.path.as_deref()), (ClipState::Lost, Some("clips/2.mp4")));
+    // Once is enough.
+    let again = Rig::over(after.end(), queue_for(&["soc"]));
+    assert_eq!(again.queued().len(), 9);
+}
+
+#[test]
+fn a_second_daemon_is_locked_out_until_the_first_ends() {
+    let rig = Rig::new(OutboxPolicy::LocalOnly);
+    let open = || Store::open(rig.path(), rig.context.clone(), rig.clock.clone());
+    let refused = open().err().expect("the first holds the lock");
+    assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
+    assert!(refused.to_string().contains("vedette.lock"));
+    let dir = rig.end();
+    Rig::over(dir, OutboxPolicy::LocalOnly).open_incident(1);
+}
+
+#[test]
+fn a_disk_that_refuses_is_told_and_what_was_taken_is_kept_for_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let synchronised = Arc::new(AtomicBool::new(true));
+    let clock = Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)));
+    let (store, writer) =
+        Store::open(dir.path(), context(queue_for(&["soc"]), &synchronised), clock.clone()).expect("opens");
+    writer.impatient();
+    // Another connection's write lock stands for the disk: every commit fails, and may succeed later.
+    let wall = Connection::open(database_path(dir.path())).expect("opens");
+    wall.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let thread = std::thread::spawn(move || writer.run(&Beat::detached()));
+
+    store.record(record(Transition::Opened(incident(1)))).expect("taken: nobody knows yet");
+    until("the store notices", || store.is_failing());
+    let back = store.record(record(Transition::Opened(incident(2)))).expect_err("refused");
+    assert_eq!((back.because, &back.record.transition), (Refusal::Failing, &Transition::Opened(incident(2))));
+    let told = store.audit("me", "x").expect_err("not committed");
+    assert_eq!(told.retry(), Retry::Later, "{told}");
+    assert_eq!(store.reader().incidents(&Filter::default()).expect("readers go on"), []);
+
+    wall.execute_batch("ROLLBACK").expect("unlocked");
+    until("what was taken is written", || {
+        clock.advance(Duration::from_secs(1));
+        !store.is_failing()
+    });
+    store.record(record(closed(1))).expect("taken");
+    store.flush().expect("committed");
+    let kinds: Vec<_> = store.range(0, 9, 9).expect("readable").iter().map(|r| r.alert.kind).collect();
+    assert_eq!(kinds, [AlertKind::Opened, AlertKind::Closed]);
+    let c = store.counters();
+    assert!((c.refused, c.lost) == (1, 0) && c.failed_commits > 0, "{c:?}");
+    store.close();
+    thread.join().expect("no panic").expect("ended well");
+    assert!(matches!(store.audit("me", "x"), Err(StoreError::Ended { .. })));
+    let back = store.record(record(closed(1))).expect_err("refused");
+    assert_eq!(back.because, Refusal::Ended);
+}
+
+#[test]
+fn records_that_a_full_disk_never_took_are_counted_at_the_end() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let synchronised = Arc::new(AtomicBool::new(true));
+    let clock = Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)));
+    let (store, writer) =
+        Store::open(dir.path(), context(OutboxPolicy::LocalOnly, &synchronised), clock).expect("opens");
+    writer.full();
+    let mut big = incident(1);
+    big.peak_scores = (0..20_000).map(|i| (format!("class {i}"), 0.0)).collect();
+    store.record(record(Transition::Opened(big))).expect("taken: nobody knows yet");
+    let thread = std::thread::spawn(move || writer.run(&Beat::detached()));
+    until("the store notices", || store.is_failing());
+    store.close();
+    thread.join().expect("no panic").expect("ended well");
+    assert_eq!(store.counters().lost, 1);
+}
+
+#[test]
+fn a_newer_a_foreign_and_a_damaged_database_are_refused_by_name() {
+    let open = |dir: &std::path::Path| {
+        let c = context(OutboxPolicy::LocalOnly, &Arc::new(AtomicBool::new(true)));
+        Store::open(dir, c, Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)))).err().expect("refused")
+    };
+    let dir = Rig::new(OutboxPolicy::LocalOnly).end();
+    let db = database_path(dir.path());
+    Connection::open(&db).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("changed");
+    let e = open(dir.path());
+    assert!(matches!(e, StoreError::Newer { found: 99, known: 1, .. }), "{e}");
+    assert!(matches!(Reader::open(dir.path()), Err(StoreError::Newer { .. })));
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = database_path(dir.path());
+    Connection::open(&db).and_then(|c| c.execute_batch("CREATE TABLE t (x)")).expect("made");
+    assert!(matches!(open(dir.path()), StoreError::Foreign { .. }));
+
+    std::fs::write(&db, vec![b'x'; 8192]).expect("written");
+    let e = open(dir.path());
+    assert!(e.is_corruption() && e.to_string().contains("vedette.db"), "{e}");
+}
+
+#[test]
+fn a_damaged_page_is_found_after_an_unclean_end() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    for n in 1..=200 {
+        rig.store.record(record(closed(n))).expect("taken");
+    }
+    // A clean end folds the log into the database; what the next run writes is in the log again.
+    let rig = Rig::over(rig.end(), queue_for(&["soc"]));
+    rig.store.audit("me", "x").expect("written");
+    let cut = rig.power_cut();
+    let db = database_path(cut.path());
+    let mut bytes = std::fs::read(&db).expect("readable");
+    let middle = bytes.len() / 8192 * 4096;
+    assert!(middle > 40_000, "the log was folded in");
+    bytes[middle..middle + 4096].fill(0xA5);
+    std::fs::write(&db, bytes).expect("writable");
+    let e = Store::open(cut.path(), rig.context.clone(), rig.clock.clone()).err().expect("refused");
+    assert!(e.is_corruption(), "{e}");
+}
+
+#[test]
+fn rows_too_old_are_given_up_and_their_range_is_told() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    rig.open_incident(1);
+    rig.open_incident(2);
+    rig.store.mark_sent(&[1]).expect("writable");
+    rig.clock.advance(Duration::from_secs(20 * 86_400));
+    rig.open_incident(3);
+    rig.clock.advance(Duration::from_secs(15 * 86_400));
+    until("old rows go", || rig.store.status().expect("readable").oldest_kept == Some(3));
+    let status = rig.store.status().expect("readable");
+    assert_eq!((status.newest, status.given_up), (3, vec![(1, 2)]));
+    rig.clock.advance(Duration::from_secs(20 * 86_400));
+    until("more rows go", || rig.store.status().expect("readable").given_up == [(1, 3)]);
+    // A consumer that is past it needs to hear of it no longer.
+    rig.store.confirm("soc", 3).expect("writable");
+    assert_eq!(rig.store.status().expect("readable").given_up, []);
+}
+
+#[test]
+fn a_clock_that_was_wrong_throws_nothing_away() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    // The device boots in 1970, sees an incident, and learns the time.
+    rig.synchronised.store(false, Ordering::Relaxed);
+    rig.clock.step_wall(Wall::from_unix_ms(0));
+    rig.open_incident(1);
+    rig.clock.step_wall(Wall::from_unix_ms(T0_MS));
+    rig.synchronised.store(true, Ordering::Relaxed);
+    rig.clock.advance(Duration::from_secs(3600));
+    rig.open_incident(2);
+    let ages = || {
+        let conn = Connection::open(database_path(rig.path())).expect("opens");
+        conn.query_row("SELECT aged_from_ms FROM outbox WHERE seq = 1", [], |r| r.get::<_, Option<i64>>(0))
+            .expect("still there")
+    };
+    until("its age counts from now", || ages().is_some());
+    assert!(ages() >= Some(T0_MS));
+    assert_eq!(rig.queued().len(), 2);
+}
+
+#[test]
+fn other_consumers_after_a_restart_release_or_keep() {
+    let rig = Rig::new(queue_for(&["soc", "archive"]));
+    for n in 1..=4 {
+        rig.record(closed(n));
+    }
+    rig.store.confirm("soc", 3).expect("writable");
+    rig.store.mark_sent(&[4]).expect("writable");
+    let rig = Rig::over(rig.end(), OutboxPolicy::LocalOnly);
+    assert_eq!(rig.queued().len(), 4, "without a broker what is queued waits");
+    let rig = Rig::over(rig.end(), queue_for(&["soc", "new"]));
+    assert_eq!(rig.queued().len(), 4);
+    let rig = Rig::over(rig.end(), queue_for(&["soc"]));
+    assert_eq!(rig.queued().iter().map(|r| r.seq).collect::<Vec<_>>(), [4]);
+    let rig = Rig::over(rig.end(), queue_for(&[]));
+    assert_eq!(rig.queued().len(), 0);
+    rig.record(closed(5));
+    assert_eq!(rig.queued()[0].seq, 5, "numbers go on over all of it");
+}
