@@ -150,10 +150,11 @@ pub(super) fn number<'a>(range: impl RangeBounds<f64> + 'a, unit: Option<Unit>) 
 pub(super) fn fraction<'a>(range: impl RangeBounds<f64> + 'a) -> Kind<'a, f32> {
     let allowed = format!("a number{}", limits(&range));
     Kind::new(allowed, move |value| {
-        let rounded = number_in(value, None)? as f32;
+        let number = number_in(value, None)?;
+        let rounded = number as f32;
         match range.contains(&f64::from(rounded)) {
             true => Ok(rounded),
-            false => Err(outside(f64::from(rounded), &range.start_bound().cloned())),
+            false => Err(outside(number, &range.start_bound().cloned())),
         }
     })
 }
