@@ -237,7 +237,7 @@ pub struct Incident {
     pub merge_within: Duration,
     /// `max_length_s`: a longer incident is closed and a new one opened; 10 to 3600 s; default 120 s.
     pub max_length: Duration,
-    /// `update_every_s`: at most one `updated` alert in so long, unless the class changes; 1 to 600 s; default 5 s.
+    /// `update_every_s`: at most one `updated` alert in so long, unless the class changes or the score rises by 0.1; 1 to 600 s; default 5 s.
     pub update_every: Duration,
 }
 

@@ -165,7 +165,16 @@ impl Daemon {
             let _context = runtime.enter();
             http::bind(&config.paths.runtime_dir)?
         };
-        let store_stage = spawn.stage("store", move |beat| writer.run(beat))?;
+        let store_stage = spawn.stage("store", {
+            let panicked = panicked.clone();
+            move |beat| {
+                // The database is damaged: going on would pretend to store.
+                if let Err(e) = writer.run(beat) {
+                    log::error!("store: {}", crate::base::error::Chain(&e));
+                    panicked.stop();
+                }
+            }
+        })?;
 
         let rings: BTreeMap<_, _> = config
             .cameras

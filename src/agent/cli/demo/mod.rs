@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{ModelArgs, Outcome};
-use crate::agent::config::{self, Config, Pace, Source};
+use crate::agent::config::{self, Config};
 use crate::agent::http::client;
 use crate::agent::incident::{EvidenceSource, Transition};
 use crate::agent::infer::Score;
@@ -139,13 +139,7 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
 
 fn describe(config: &Config) {
     let camera = &config.cameras[0];
-    let what = match &camera.source {
-        Source::File { path, pace: Pace::Realtime, .. } => format!("{} in real time", path.display()),
-        Source::File { path, .. } => path.display().to_string(),
-        Source::Rtsp { url, .. } => url.clone(),
-        Source::Test { .. } => "a moving test pattern (name a video with --video or --rtsp)".into(),
-    };
-    say("demo", &format!("camera {} watches {what}", camera.id));
+    say("demo", &format!("camera {} watches {}", camera.id, camera.source));
     match &config.mqtt {
         Some(mqtt) => say("demo", &format!("alerts go to {}:{}", mqtt.host, mqtt.port)),
         None => say("demo", "no broker: incidents and clips stay on this machine (--broker mqtt://127.0.0.1:1883)"),

@@ -45,12 +45,7 @@ fn what_a_killed_daemon_left_open_is_closed_and_said_so() {
         rig.open_incident(n);
     }
     rig.record(closed(3));
-    let clip = ClipRecording {
-        incident: id(2),
-        path: "clips/2.mp4".into(),
-        start: Wall::from_unix_ms(T0_MS),
-        event_offset_ms: 0,
-    };
+    let clip = ClipRecording { incident: id(2), path: "clips/2.mp4".into() };
     rig.store.clip_recording(clip).expect("recorded");
     rig.store.clip_lost(id(3), "x").expect("recorded");
 

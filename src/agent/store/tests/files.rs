@@ -12,10 +12,7 @@ use crate::contract::alert::AlertKind;
 fn with_clip(rig: &Rig, n: u128, bytes: &[u8]) {
     rig.open_incident(n);
     let path = format!("clips/2023-11-14/{n}.mp4");
-    let start = Wall::from_unix_ms(T0_MS);
-    rig.store
-        .clip_recording(ClipRecording { incident: id(n), path: path.clone(), start, event_offset_ms: 10_000 })
-        .expect("recorded");
+    rig.store.clip_recording(ClipRecording { incident: id(n), path: path.clone() }).expect("recorded");
     fs::create_dir_all(rig.path().join("clips/2023-11-14")).expect("made");
     fs::write(rig.path().join(&path), bytes).expect("written");
     let jpeg = format!("clips/2023-11-14/{n}.jpg");
@@ -23,6 +20,8 @@ fn with_clip(rig: &Rig, n: u128, bytes: &[u8]) {
     rig.store
         .clip_done(ClipDone {
             incident: id(n),
+            start: Wall::from_unix_ms(T0_MS),
+            event_offset_ms: 10_000,
             duration_ms: 20_000,
             size_bytes: bytes.len() as u64,
             sha256: digest::of_bytes(bytes),

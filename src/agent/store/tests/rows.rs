@@ -13,17 +13,14 @@ fn kinds(rig: &Rig) -> Vec<AlertKind> {
 }
 
 fn recording(n: u128) -> ClipRecording {
-    ClipRecording {
-        incident: id(n),
-        path: format!("clips/{n}.mp4"),
-        start: Wall::from_unix_ms(T0_MS - 1_500),
-        event_offset_ms: 11_500,
-    }
+    ClipRecording { incident: id(n), path: format!("clips/{n}.mp4") }
 }
 
 fn done(n: u128) -> ClipDone {
     ClipDone {
         incident: id(n),
+        start: Wall::from_unix_ms(T0_MS - 1_500),
+        event_offset_ms: 11_500,
         duration_ms: 24_000,
         size_bytes: 3,
         sha256: crate::base::digest::of_bytes(b"mp4"),
