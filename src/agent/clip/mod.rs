@@ -1,11 +1,101 @@
-//! The video of incidents: what to cut (`plan`, pure), how it is written (`mp4`), and the worker that does it.
+//! The video of incidents: what to cut ([`plan`], pure), how it is written ([`mp4`]), and the stage that does it
+//! ([`worker`]).
+//!
+//! What does not belong here: when an incident is one (`incident`), what becomes of old clips (`store`), who hears of
+//! them (`uplink`). The stage meets the store and the decoder through two small traits, [`Ledger`] and [`Snapshots`].
+//!
+//! The order in which a clip becomes durable, so that at no instant a file exists that no row tells of:
+//!
+//! ```text
+//! row (recording) ─► x.part, fragment by fragment ─► x.mp4.tmp ─► x.mp4 ─► x.part removed ─► x.jpg ─► row (done)
+//!                        each synced                  synced      renamed, directory synced
+//! ```
+//!
+//! Whatever fails on the way, the row gets a reason (lost) and the other clips go on. A `.part` with whole fragments
+//! is left where it is when no plain file could be made of it: [`mp4::index`] still reads it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
+use crate::agent::config::CameraId;
+use crate::base::clock::{Mono, Wall};
+
+mod job;
 pub mod mp4;
+mod paths;
+pub mod plan;
 #[cfg(test)]
 mod testkit;
+pub mod worker;
+
+pub use plan::{ClipOrder, Ending, OrderKind, Rules};
+pub use worker::{ClipWorker, Wiring};
+
+/// A clip that is about to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Its incident.
+    pub incident: Uuid,
+    /// Camera.
+    pub camera: CameraId,
+    /// Where it should start: the incident's start less the pre-roll.
+    pub planned_start: Wall,
+    /// Where the file will be, below the state directory.
+    pub path: String,
+}
+
+/// A clip that is on the disk, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Its incident.
+    pub incident: Uuid,
+    /// Camera.
+    pub camera: CameraId,
+    /// Path below the state directory.
+    pub path: String,
+    /// Where it does start: presentation time of its first picture.
+    pub start: Mono,
+    /// The wall label of that, by the clock as it stood when the incident was heard of.
+    pub start_wall: Wall,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+    /// From the clip's start to the incident's, in milliseconds; negative where the clip begins too late.
+    pub event_offset_ms: i64,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// SHA-256 of the file in hexadecimal.
+    pub sha256: String,
+    /// Path of the JPEG of the peak, below the state directory.
+    pub peak_jpeg_path: Option<String>,
+    /// Why it ends where it does.
+    pub ending: Ending,
+    /// Access units that left the ring before they were written: the clip has a hole.
+    pub units_lost: u64,
+}
+
+/// The store would not take it.
+#[derive(Debug, thiserror::Error)]
+#[error("the store did not take the clip")]
+pub struct LedgerError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// The durable record of clips, as this stage needs it. The store implements it; each call returns once the change
+/// survives a power cut. A call that failed is made again, so the same change may come twice.
+pub trait Ledger: Send + Sync {
+    /// A file will be written. Nothing of it exists yet.
+    fn recording(&self, clip: &Recording) -> Result<(), LedgerError>;
+    /// The file is there.
+    fn done(&self, clip: &Done) -> Result<(), LedgerError>;
+    /// There will be none; `reason` is for a person. Also comes for incidents that `recording` was never called for.
+    fn lost(&self, incident: Uuid, reason: &str) -> Result<(), LedgerError>;
+}
+
+/// The picture that a camera shows now.
+pub trait Snapshots: Send + Sync {
+    /// The newest decoded full picture as JPEG, with its presentation time; none if there is none.
+    fn jpeg(&self, camera: &CameraId) -> Option<(Mono, Vec<u8>)>;
+}
 
 /// Why a clip, or a part of it, could not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -78,7 +78,8 @@ impl PartIndex {
                     moof = Some((found.start, decoded));
                 }
                 (Mdat::KIND, Some(index)) => {
-                    if moof.take().and_then(|(start, moof)| index.add(start, &moof, &found)).is_none() {
+                    let Some((start, moof)) = moof.take() else { break };
+                    if index.add(start, &moof, &found).is_none() {
                         break;
                     }
                 }

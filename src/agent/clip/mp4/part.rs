@@ -1,13 +1,14 @@
 //! A `.part` file under way: fragments appended, each on the disk before the next is begun. What a power cut leaves
 //! is a file whose whole fragments can be read by [`super::index`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fragment::Fragmenter;
-use crate::agent::capture::AccessUnit;
+use crate::agent::capture::{AccessUnit, StreamInfo};
 use crate::agent::clip::ClipError;
 use crate::base::atomic_file;
 use crate::base::clock::{Mono, Wall};
@@ -23,6 +24,7 @@ pub struct Part {
     fragmenter: Fragmenter,
     /// Taken, not yet written. The last of them is held back until its duration is known.
     pending: Vec<AccessUnit>,
+    stream: Arc<StreamInfo>,
     first_pts: Mono,
     fragments: u32,
     bytes: u64,
@@ -35,13 +37,19 @@ impl Part {
         head.extend(Fragmenter::reference_time(first, label)?);
         let at = |operation| move |source| ClipError::io(operation, path, source);
         let mut file = File::create(path).map_err(at("create"))?;
-        file.write_all(&head).map_err(at("write"))?;
-        atomic_file::sync_parent(path).map_err(at("make durable the name of"))?;
+        file.write_all(&head).and_then(|()| atomic_file::sync_parent(path)).map_err(|e| {
+            // A head without footage is of no use; the disk may be full, and it may not be ours to remove.
+            if let Err(e) = fs::remove_file(path) {
+                log::debug!("could not remove {}: {e}", path.display());
+            }
+            at("begin")(e)
+        })?;
         Ok(Part {
             file,
             path: path.to_path_buf(),
             fragmenter: Fragmenter::new(first),
             pending: Vec::new(),
+            stream: Arc::clone(&first.stream),
             first_pts: first.pts,
             fragments: 0,
             bytes: head.len() as u64,
@@ -64,6 +72,11 @@ impl Part {
     /// Writes all that waits.
     pub fn write_rest(&mut self) -> Result<(), ClipError> {
         self.write(self.pending.len())
+    }
+
+    /// Whether units of this stream may go into the file.
+    pub fn takes(&self, stream: &Arc<StreamInfo>) -> bool {
+        Arc::ptr_eq(stream, &self.stream) || **stream == *self.stream
     }
 
     /// Presentation time of the first unit: where the footage begins.
