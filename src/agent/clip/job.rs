@@ -94,7 +94,7 @@ impl Job {
     /// For an incident just heard of. Nothing is written yet; the place in the ring is taken now.
     pub fn new(wiring: &Wiring, ring: SharedRing, order: &ClipOrder) -> Job {
         let now = wiring.clock.now();
-        let plan = Plan::new(wiring.rules, now, order);
+        let plan = Plan::new(wiring.rules_now(), now, order);
         let label = wiring.clock.wall_at(order.start);
         let mut job = Job {
             cursor: ring.locate(plan.start).map_or(ring.end(), |found| found.cursor),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::job::{Advanced, Job, Mode, Outcome};
@@ -44,8 +44,15 @@ pub struct Wiring {
     pub clock: Arc<dyn Clock>,
     /// Files go into `clips/` below it.
     pub state_dir: PathBuf,
-    /// What to record.
-    pub rules: Rules,
+    /// What to record; a clip keeps those that were in force when it was ordered.
+    pub rules: Arc<RwLock<Rules>>,
+}
+
+impl Wiring {
+    /// The rules as they stand.
+    pub fn rules_now(&self) -> Rules {
+        *self.rules.read().expect("nothing panics while it holds the rules")
+    }
 }
 
 /// See the module's documentation.
@@ -98,7 +105,7 @@ impl ClipWorker {
         }
         let reason = match self.wiring.rings.get(&order.camera) {
             None => format!("no video from the camera: there is no camera {}", order.camera),
-            Some(_) if self.jobs.len() >= self.wiring.rules.max_open => {
+            Some(_) if self.jobs.len() >= self.wiring.rules_now().max_open => {
                 format!("{} clips are being recorded already", self.jobs.len())
             }
             Some(ring) => {

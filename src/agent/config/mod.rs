@@ -241,6 +241,21 @@ pub struct Incident {
     pub update_every: Duration,
 }
 
+impl Default for Incident {
+    fn default() -> Self {
+        Incident {
+            smoothing: 0.5,
+            hysteresis: 0.1,
+            min_windows: 2,
+            close_after: Duration::from_secs(5),
+            cool_down: Duration::ZERO,
+            merge_within: Duration::from_secs(10),
+            max_length: Duration::from_secs(120),
+            update_every: Duration::from_secs(5),
+        }
+    }
+}
+
 /// `[clip]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clip {

@@ -108,15 +108,16 @@ fn model(s: &mut Section<'_>, base_dir: &Path) -> Option<Model> {
 }
 
 fn incident(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Incident> {
-    let smoothing = s.or("smoothing", 0.5, fraction((Excluded(0.0), Included(1.0))));
-    let hysteresis = s.or("hysteresis", 0.1, fraction(0.0..=0.5));
+    let default = Incident::default();
+    let smoothing = s.or("smoothing", default.smoothing, fraction((Excluded(0.0), Included(1.0))));
+    let hysteresis = s.or("hysteresis", default.hysteresis, fraction(0.0..=0.5));
     context.hysteresis = hysteresis;
-    let min_windows = s.or("min_windows", 2, integer(1..=64, None));
-    let close_after = s.or("close_after_s", Duration::from_secs(5), seconds(0..=600));
-    let cool_down = s.or("cool_down_s", Duration::ZERO, seconds(0..=3600));
-    let merge_within = s.or("merge_within_s", Duration::from_secs(10), seconds(0..=600));
-    let max_length = s.or("max_length_s", Duration::from_secs(120), seconds(10..=3600));
-    let update_every = s.or("update_every_s", Duration::from_secs(5), seconds(1..=600));
+    let min_windows = s.or("min_windows", default.min_windows, integer(1..=64, None));
+    let close_after = s.or("close_after_s", default.close_after, seconds(0..=600));
+    let cool_down = s.or("cool_down_s", default.cool_down, seconds(0..=3600));
+    let merge_within = s.or("merge_within_s", default.merge_within, seconds(0..=600));
+    let max_length = s.or("max_length_s", default.max_length, seconds(10..=3600));
+    let update_every = s.or("update_every_s", default.update_every, seconds(1..=600));
     for (key, quiet) in [("close_after_s", close_after), ("merge_within_s", merge_within)] {
         if let (Some(quiet), Some(longest)) = (quiet, max_length)
             && quiet >= longest

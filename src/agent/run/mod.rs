@@ -34,7 +34,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::agent::capture::{Capture, Frame, FrameTap, Snapshots, Wants};
-use crate::agent::clip::{ClipOrder, ClipWorker, Parts as ClipParts, Rules};
+use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
 use crate::agent::config::{Applies, Config, Problem};
 use crate::agent::control::Control;
 use crate::agent::http::{self, Api, HttpError};
@@ -179,13 +179,13 @@ impl Daemon {
         let rings: BTreeMap<_, _> = config
             .cameras
             .iter()
-            .map(|c| (c.id.clone(), SharedRing::new(Bounds { bytes: c.ring_max_bytes, time: c.ring_time })))
+            .map(|c| (c.id.clone(), SharedRing::new(Bounds { max_bytes: c.ring_max_bytes, max_time: c.ring_time })))
             .collect();
         let snapshots = Snapshots::default();
         let clip_rules = Arc::new(RwLock::new(Rules::new(&config.clip, &config.incident)));
         let clip_orders = Queue::new(CLIP_ORDERS, Full::Refuse);
         let clip_stop = StopToken::new();
-        let worker = ClipWorker::new(ClipParts {
+        let worker = ClipWorker::new(Wiring {
             rings: rings.clone(),
             ledger: Arc::new(StoreLedger { store: store.clone(), events: events.clone() }),
             snapshots: Arc::new(CapturedPictures(snapshots.clone())),
@@ -417,7 +417,8 @@ impl Spawner {
     }
 }
 
-fn outbox_policy(config: &Config) -> OutboxPolicy {
+/// Whether alerts are queued, and for whom.
+pub fn outbox_policy(config: &Config) -> OutboxPolicy {
     match &config.mqtt {
         None => OutboxPolicy::LocalOnly,
         Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },

@@ -1,7 +1,6 @@
 //! The daemon's pipeline over files: `replay`, `evaluate`, `frames`. Same capture, same views, same windows, same
 //! incident machine; the file's own time instead of the clock's, and nothing is ever dropped.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,7 +97,12 @@ pub fn load_model(
         .map_err(|e| LoadError::Engine { dir: dir.to_owned(), source: Box::new(e) })?;
     let proof =
         model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir.to_owned(), source: Box::new(e) })?;
-    log::info!("model {} on {}: {proof}", model.manifest().title(), engine.info.runtime);
+    log::info!(
+        "model {} on {}: proven against its golden vectors (largest difference of a probability {:.1e})",
+        model.manifest().title(),
+        engine.info.runtime,
+        proof.probabilities
+    );
     Ok((model, engine))
 }
 

@@ -118,6 +118,20 @@ pub enum ClipFault {
     },
 }
 
+impl std::fmt::Display for ClipFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClipFault::Missing { incident, path } => write!(f, "incident {incident}: {path} is missing"),
+            ClipFault::Changed { incident, path, expected_bytes, found_bytes, .. } => {
+                write!(f, "incident {incident}: {path} is not what was recorded ({found_bytes} bytes, recorded {expected_bytes}; see --json for the hashes)")
+            }
+            ClipFault::Unreadable { incident, path, because } => {
+                write!(f, "incident {incident}: {path} cannot be read: {because}")
+            }
+        }
+    }
+}
+
 impl ClipFault {
     /// The incident that it concerns.
     pub fn incident(&self) -> Uuid {

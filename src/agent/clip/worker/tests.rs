@@ -1,6 +1,6 @@
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, RwLock};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
@@ -104,7 +104,7 @@ impl Bench {
             snapshots: Arc::new(Pictures::default()),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             state_dir: dir.path().to_path_buf(),
-            rules,
+            rules: Arc::new(RwLock::new(rules)),
         });
         Bench { dir, worker, book, clock, second: rendered(Encoding::H264, 1), pushed_s: 0 }
     }
