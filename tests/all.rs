@@ -1,3 +1,5 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
+mod capture;
+mod common;
 mod layering;
