@@ -1,1 +1,5 @@
 //! Integration tests, one module per behaviour.
+
+mod common;
+
+mod uplink;
