@@ -1,5 +1,8 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
 mod capture;
+mod commands;
 mod common;
+mod daemon;
 mod layering;
+mod uplink;

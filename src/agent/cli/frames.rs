@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{ModelArgs, Outcome};
-use crate::agent::run::dump::{Format, PictureWriter, Shape};
 use crate::agent::infer::manifest::Model;
+use crate::agent::run::dump::{Format, PictureWriter, Shape};
 use crate::agent::run::offline;
 
 /// Write the frames exactly as capture hands them on, and with --view the views exactly as the encoder gets them

@@ -80,7 +80,9 @@ fn text(r: &CheckReport) -> Vec<String> {
     lines.extend(r.orphan_files.iter().map(|f| format!("no row names {f}; it is kept")));
     lines.extend(r.partial_files.iter().map(|f| format!("never finished: {f}; it is kept")));
     lines.extend(r.open_incidents.iter().map(|i| format!("left open: incident {i} (--repair closes it)")));
-    lines.extend(r.unfinished_clips.iter().map(|i| format!("left unfinished: clip of incident {i} (--repair marks it lost)")));
+    lines.extend(
+        r.unfinished_clips.iter().map(|i| format!("left unfinished: clip of incident {i} (--repair marks it lost)")),
+    );
     lines.extend(r.repaired.iter().map(|what| format!("repaired: {what}")));
     lines.push(if r.is_clean() { "all is well".to_owned() } else { "something is wrong, see above".to_owned() });
     lines

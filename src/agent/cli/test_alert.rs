@@ -33,7 +33,9 @@ pub fn run(args: TestAlertArgs) -> anyhow::Result<Outcome> {
     match &outcome {
         _ if args.json => out.json(&outcome)?,
         CommandOutcome::Accepted { incident } => {
-            out.line(format_args!("test incident {incident} raised; follow it with: vedette incidents show {incident}"))?;
+            out.line(format_args!(
+                "test incident {incident} raised; follow it with: vedette incidents show {incident}"
+            ))?;
         }
         CommandOutcome::Rejected { reason } => out.line(format_args!("rejected: {reason}"))?,
     }

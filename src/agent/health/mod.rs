@@ -6,5 +6,4 @@
 
 mod sensors;
 
-
 pub use sensors::{ClockReading, DiskReading, Readings, Sensors, Temperature};

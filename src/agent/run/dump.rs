@@ -130,7 +130,8 @@ impl NpyWriter {
 
     fn write(&mut self, shape: Shape, pixels: &[u8]) -> io::Result<()> {
         if shape != self.shape {
-            let message = format!("the picture's shape changed from {:?} to {shape:?}; use PNG for such a video", self.shape);
+            let message =
+                format!("the picture's shape changed from {:?} to {shape:?}; use PNG for such a video", self.shape);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         self.written += 1;
@@ -173,7 +174,9 @@ mod tests {
         let mut w = PictureWriter::new(Format::Png, dir.path(), "view");
         w.write(PAIR, &(0..12).collect::<Vec<u8>>()).expect("writable");
         w.finish().expect("nothing to do");
-        for (name, expected) in [("view-000000-now.png", [0, 1, 2, 6, 7, 8]), ("view-000000-before.png", [3, 4, 5, 9, 10, 11])] {
+        for (name, expected) in
+            [("view-000000-now.png", [0, 1, 2, 6, 7, 8]), ("view-000000-before.png", [3, 4, 5, 9, 10, 11])]
+        {
             let file = io::BufReader::new(File::open(dir.path().join(name)).expect("there"));
             let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
             let mut pixels = [0; 6];

@@ -61,9 +61,7 @@ impl Default for Inbox {
         // Only scores are replaced by newer ones; the rest is rare and never dropped.
         Inbox(Queue::new(
             SCORES_PER_CAMERA,
-            Full::DropOldestOfKey(
-                |a, b| matches!((a, b), (Work::Score(a), Work::Score(b)) if a.camera == b.camera),
-            ),
+            Full::DropOldestOfKey(|a, b| matches!((a, b), (Work::Score(a), Work::Score(b)) if a.camera == b.camera)),
         ))
     }
 }

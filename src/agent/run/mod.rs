@@ -100,7 +100,11 @@ pub struct DrainReport {
 
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.troubles.is_empty() { f.write_str("everything was drained") } else { f.write_str(&self.troubles.join("; ")) }
+        if self.troubles.is_empty() {
+            f.write_str("everything was drained")
+        } else {
+            f.write_str(&self.troubles.join("; "))
+        }
     }
 }
 
@@ -214,8 +218,7 @@ impl Daemon {
             move |beat| worker.run(beat)
         })?;
 
-        let same_camera: fn(&_, &_) -> bool =
-            |a: &Frame, b: &Frame| a.camera == b.camera;
+        let same_camera: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
         let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestOfKey(same_camera));
         let options = Options { sample_fps: None, stride: config.model.stride };
         let inference_stage = spawn.stage("infer", {
@@ -405,11 +408,7 @@ struct Spawner {
 }
 
 impl Spawner {
-    fn stage(
-        &self,
-        name: impl Into<String>,
-        body: impl FnOnce(&Beat) + Send + 'static,
-    ) -> Result<Stage, StartError> {
+    fn stage(&self, name: impl Into<String>, body: impl FnOnce(&Beat) + Send + 'static) -> Result<Stage, StartError> {
         let name = name.into();
         let (beat, panicked) = (self.progress.register(&name), self.panicked.clone());
         Stage::spawn(name.clone(), move || panicked.stop(), move || body(&beat))

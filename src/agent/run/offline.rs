@@ -91,12 +91,10 @@ pub fn load_model(
     threads: usize,
     onnxruntime: Option<&Path>,
 ) -> Result<(Model, crate::agent::infer::Engine), LoadError> {
-    let model =
-        Model::open(dir).map_err(|e| LoadError::Model { dir: dir.to_owned(), source: Box::new(e) })?;
+    let model = Model::open(dir).map_err(|e| LoadError::Model { dir: dir.to_owned(), source: Box::new(e) })?;
     let mut engine = onnx::load(&model, threads, onnxruntime)
         .map_err(|e| LoadError::Engine { dir: dir.to_owned(), source: Box::new(e) })?;
-    let proof =
-        model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir.to_owned(), source: Box::new(e) })?;
+    let proof = model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir.to_owned(), source: Box::new(e) })?;
     log::info!(
         "model {} on {}: proven against its golden vectors (largest difference of a probability {:.1e})",
         model.manifest().title(),
@@ -161,11 +159,7 @@ impl Pipeline {
     }
 
     /// Every window of a file, in order. `take` says whether to go on.
-    pub fn scores(
-        &mut self,
-        path: &Path,
-        take: &mut dyn FnMut(Score) -> bool,
-    ) -> Result<FileSummary, OfflineError> {
+    pub fn scores(&mut self, path: &Path, take: &mut dyn FnMut(Score) -> bool) -> Result<FileSummary, OfflineError> {
         let camera = CameraId::new("file");
         self.classifier.reset(&camera);
         let (mut failed, mut go_on, mut windows) = (None, true, 0);
@@ -196,11 +190,7 @@ impl Pipeline {
 
     /// Every window, and every incident that the daemon would have made of them with the model's thresholds and
     /// the default `[incident]` settings.
-    pub fn replay(
-        &mut self,
-        path: &Path,
-        take: &mut dyn FnMut(Replayed) -> bool,
-    ) -> Result<FileSummary, OfflineError> {
+    pub fn replay(&mut self, path: &Path, take: &mut dyn FnMut(Replayed) -> bool) -> Result<FileSummary, OfflineError> {
         let mut machine = Machine::new(
             self.manifest.classes.clone(),
             config::Incident::default(),
@@ -256,14 +246,15 @@ pub fn frames(
     let sample_fps = sample_fps.unwrap_or(manifest.sample_fps);
     let mut views = ViewState::new(&manifest.view, sample_fps);
     let mut failed = None;
-    let summary = capture::read_file(path, &CameraId::new("file"), tap(sample_fps), &StopToken::new(), |frame: Frame| {
-        match views.push(&frame) {
-            Ok(view) if take(&frame, &view) => return ControlFlow::Continue(()),
-            Ok(_) => {}
-            Err(e) => failed = Some(e),
-        }
-        ControlFlow::Break(())
-    })?;
+    let summary =
+        capture::read_file(path, &CameraId::new("file"), tap(sample_fps), &StopToken::new(), |frame: Frame| {
+            match views.push(&frame) {
+                Ok(view) if take(&frame, &view) => return ControlFlow::Continue(()),
+                Ok(_) => {}
+                Err(e) => failed = Some(e),
+            }
+            ControlFlow::Break(())
+        })?;
     match failed {
         Some(e) => Err(e.into()),
         None if summary.frames == 0 => Err(OfflineError::NoPicture),

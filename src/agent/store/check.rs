@@ -123,7 +123,10 @@ impl std::fmt::Display for ClipFault {
         match self {
             ClipFault::Missing { incident, path } => write!(f, "incident {incident}: {path} is missing"),
             ClipFault::Changed { incident, path, expected_bytes, found_bytes, .. } => {
-                write!(f, "incident {incident}: {path} is not what was recorded ({found_bytes} bytes, recorded {expected_bytes}; see --json for the hashes)")
+                write!(
+                    f,
+                    "incident {incident}: {path} is not what was recorded ({found_bytes} bytes, recorded {expected_bytes}; see --json for the hashes)"
+                )
             }
             ClipFault::Unreadable { incident, path, because } => {
                 write!(f, "incident {incident}: {path} cannot be read: {because}")

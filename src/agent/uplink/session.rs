@@ -6,6 +6,7 @@
 //! waits for it. [`NothingInFlight`] is how the two are told to fit.
 
 use std::error::Error;
+use std::io;
 use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -188,20 +189,18 @@ impl Access {
                 SessionError::Refused { broker, why, pace }
             }
             ConnectionError::Tls(e) => SessionError::Tls { broker, source: words(&e) },
-            // With TLS 1.3 the broker's verdict on our certificate comes with the first read.
-            ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e))
-                if with_tls && e.kind() == std::io::ErrorKind::InvalidData =>
-            {
-                SessionError::Tls { broker, source: words(&e) }
-            }
-            ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e)) => {
-                SessionError::Unreachable { broker, source: Box::new(e) }
-            }
             ConnectionError::Timeout(_) => {
                 let source = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()).into();
                 SessionError::Unreachable { broker, source }
             }
-            e => SessionError::Unreachable { broker, source: words(&e) },
+            e => match network_error(e) {
+                // With TLS 1.3 the broker's verdict on our certificate comes with the first read.
+                Ok(e) if with_tls && e.kind() == io::ErrorKind::InvalidData => {
+                    SessionError::Tls { broker, source: Box::new(e) }
+                }
+                Ok(e) => SessionError::Unreachable { broker, source: Box::new(e) },
+                Err(e) => SessionError::Unreachable { broker, source: words(&e) },
+            },
         }
     }
 }
@@ -221,6 +220,15 @@ fn refusal(code: ConnectReturnCode) -> (String, Pace) {
         other => return (format!("{other:?}"), Pace::Slowly),
     };
     (why.to_owned(), pace)
+}
+
+/// The network's own error, out of the several wrappings in which the library hands it on.
+fn network_error(e: ConnectionError) -> Result<io::Error, ConnectionError> {
+    match e {
+        ConnectionError::Io(e)
+        | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(rumqttc::Error::Io(e))) => Ok(e),
+        e => Err(e),
+    }
 }
 
 /// The library's errors print their sources already; as a cause they are one text without further sources.
@@ -254,10 +262,10 @@ impl Connection {
                     reason_code: DisconnectReasonCode::SessionTakenOver,
                     ..
                 })) => return Err(SessionError::TakenOver { broker, client: self.client_id }),
-                Err(ConnectionError::Io(e) | ConnectionError::MqttState(StateError::Io(e))) => {
-                    return Err(SessionError::Lost { broker, source: Box::new(e) });
+                Err(e) => {
+                    let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
+                    return Err(SessionError::Lost { broker, source });
                 }
-                Err(e) => return Err(SessionError::Lost { broker, source: words(&e) }),
             }
         }
     }
@@ -334,7 +342,7 @@ impl Link {
             }),
             Err(PublishNoticeError::RetainNotSupported) => Ok(Verdict::NotSendable),
             // Whatever else happened to it, it has to be sent again, on a connection whose state is sound.
-            Ok(other) => Err(self.lost(&std::io::Error::other(format!("it answered {other:?} to QoS 1")))),
+            Ok(other) => Err(self.lost(&io::Error::other(format!("it answered {other:?} to QoS 1")))),
             Err(e) => Err(self.lost(&e)),
         }
     }

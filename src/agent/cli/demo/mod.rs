@@ -118,7 +118,13 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
         let topics = DeviceTopics::new(&config.device.site, &config.device.id)?;
         let consumer = mqtt.consumers.first().cloned().unwrap_or_default();
         let say = |line: String| say("broker", &line);
-        Ok::<_, anyhow::Error>(runtime.spawn(soc::listen((mqtt.host.clone(), mqtt.port), topics, consumer, say, stop.clone())))
+        Ok::<_, anyhow::Error>(runtime.spawn(soc::listen(
+            (mqtt.host.clone(), mqtt.port),
+            topics,
+            consumer,
+            say,
+            stop.clone(),
+        )))
     });
     let soc = soc.transpose()?;
     let clock = Arc::new(SystemClock::new());
@@ -147,12 +153,7 @@ fn describe(config: &Config) {
 }
 
 /// Prints events, raises the test alert when its time has come, and returns when it is to end.
-async fn follow(
-    daemon: &Daemon,
-    mut printer: Printer,
-    runtime_dir: &Path,
-    seconds: Option<u64>,
-) -> anyhow::Result<()> {
+async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, seconds: Option<u64>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut events = daemon.events().watch();

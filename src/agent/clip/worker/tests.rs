@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, RwLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, RwLock};
 
 use uuid::Uuid;
 

@@ -1,0 +1,200 @@
+//! The program under test as a user has it: its commands, and a daemon with a directory of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::wait_for;
+
+/// The model that tests classify with: the one that the tree ships.
+pub fn model_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/interim")
+}
+
+/// Runs `vedette` with these arguments to its end.
+pub fn vedette<I, S>(args: I) -> Output
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    Command::new(env!("CARGO_BIN_EXE_vedette"))
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program was built with its tests")
+}
+
+/// Standard output, which must be text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8 on standard output")
+}
+
+/// Standard error, which must be text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8 on standard error")
+}
+
+/// Each line of standard output as JSON.
+pub fn json_lines(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e} in {l}"))).collect()
+}
+
+/// A device: a configuration, a state directory, and at most one daemon, killed with the value.
+pub struct Agent {
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Agent {
+    /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
+    pub fn new(cameras: &str, sections: &str) -> Agent {
+        let agent = Agent { dir: tempfile::tempdir().expect("a temporary directory"), child: None };
+        agent.configure(cameras, sections);
+        agent
+    }
+
+    /// A device with the moving test pattern as its camera `pattern`.
+    pub fn with_pattern(sections: &str) -> Agent {
+        Agent::new(PATTERN, sections)
+    }
+
+    /// Writes another configuration.
+    pub fn configure(&self, cameras: &str, sections: &str) {
+        let text = format!(
+            "[device]\nsite = \"test\"\nid = \"unit\"\n\n[paths]\nstate_dir = \"state\"\nruntime_dir = \"run\"\n\n\
+             [model]\ndir = {model:?}\n\n{cameras}\n\n{sections}\n",
+            model = model_dir(),
+        );
+        std::fs::create_dir_all(self.state()).expect("writable");
+        std::fs::write(self.config(), text).expect("writable");
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("vedette.toml")
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts the daemon and waits until it answers on its socket.
+    pub fn start(mut self) -> Agent {
+        self.restart();
+        self
+    }
+
+    /// Starts the daemon (again).
+    pub fn restart(&mut self) {
+        self.spawn();
+        wait_for("the daemon's socket", || {
+            self.must_run();
+            self.command(&["status"]).status.success().then_some(())
+        });
+    }
+
+    /// Starts the daemon without waiting for anything.
+    pub fn spawn(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_vedette"))
+            .args(["run", "--config"])
+            .arg(self.config())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("writable"))
+            .spawn();
+        self.child = Some(child.expect("the program was built with its tests"));
+    }
+
+    fn must_run(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait().expect("our own child")
+        {
+            panic!("the daemon ended with {status}; its log:\n{}", self.log());
+        }
+    }
+
+    /// Sends the daemon a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("a daemon runs").id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is everywhere");
+        assert!(sent.success());
+    }
+
+    /// Waits for the daemon's end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("a daemon runs");
+        let status = wait_for("the daemon's end", || child.try_wait().expect("our own child"));
+        self.child = None;
+        status
+    }
+
+    /// SIGTERM, and its end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Runs a command about this device.
+    pub fn command(&self, args: &[&str]) -> Output {
+        let (name, rest) = args.split_at(match args {
+            ["incidents" | "store", ..] => 2,
+            _ => 1,
+        });
+        let config = self.config();
+        let config = [std::ffi::OsStr::new("--config"), config.as_os_str()];
+        vedette(name.iter().map(std::ffi::OsStr::new).chain(config).chain(rest.iter().map(std::ffi::OsStr::new)))
+    }
+
+    /// `vedette status`.
+    pub fn status(&self) -> Value {
+        serde_json::from_slice(&self.command(&["status"]).stdout).expect("JSON")
+    }
+
+    /// `vedette incidents list --json`, newest first.
+    pub fn incidents(&self) -> Vec<Value> {
+        json_lines(&self.command(&["incidents", "list", "--json"]))
+    }
+
+    /// Raises a test alert on the first camera; its incident's id.
+    pub fn raise_test(&self) -> String {
+        let output = self.command(&["test-alert", "--json"]);
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+        json_lines(&output)[0]["incident"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits until an incident's clip is done, or lost; the incident.
+    pub fn wait_for_clip(&mut self, id: &str) -> Value {
+        wait_for(&format!("the clip of {id}"), || {
+            self.must_run();
+            let known = self.incidents();
+            let incident = known.into_iter().find(|i| i["id"] == id)?;
+            matches!(incident["clip"]["state"].as_str(), Some("done" | "lost")).then_some(incident)
+        })
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+    }
+}
+
+/// The moving test pattern.
+pub const PATTERN: &str = "[[camera]]\nid = \"pattern\"\nkind = \"test\"\n";

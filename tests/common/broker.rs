@@ -1,0 +1,325 @@
+//! A real Mosquitto on a free port of the loopback interface, configured from what `deploy/mosquitto` ships, and a
+//! foreign consumer (`mosquitto_sub`) to read what arrives.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vedette::base::clock::{Clock, Mono, SystemClock};
+
+use super::{PATIENCE, wait_for};
+
+const REMEDY: &str = "these tests need a real broker: apt-get install mosquitto mosquitto-clients openssl";
+
+/// Line by line: it would else keep to itself for long that its subscription was granted.
+const SUBSCRIBER: &[&str] = &["stdbuf", "-oL", "mosquitto_sub"];
+
+/// A broker; killed with its value.
+pub struct Broker {
+    /// Where it listens.
+    pub port: u16,
+    dir: TempDir,
+    child: Option<Child>,
+    /// What `mosquitto_sub` and `mosquitto_pub` need to be let in.
+    consumer_args: Vec<String>,
+}
+
+impl Broker {
+    /// `demo.conf`: no encryption, no passwords. Not started yet.
+    pub fn plaintext() -> Broker {
+        Broker::configured(|_, _| (), Vec::new())
+    }
+
+    /// As [`Broker::plaintext`], for one user with a password.
+    pub fn with_password(user: &str, password: &str) -> Broker {
+        let edit = |config: &mut String, dir: &Path| {
+            let file = dir.join("passwords");
+            let args = ["-b", "-c", path(&file), user, password];
+            output(Command::new("mosquitto_passwd").args(args));
+            replace(config, "allow_anonymous true", &format!("allow_anonymous false\npassword_file {}", path(&file)));
+        };
+        Broker::configured(edit, ["-u", user, "-P", password].map(String::from).into())
+    }
+
+    /// `mosquitto.conf` and `acl` as they are shipped, but for paths, port and log.
+    pub fn production(pki: &Pki) -> Broker {
+        let edit = |config: &mut String, dir: &Path| {
+            *config = shipped("mosquitto.conf");
+            replace(config, "listener 8883", "listener @PORT@ 127.0.0.1");
+            replace(config, "/var/lib/mosquitto/", "@STATE_DIR@/");
+            replace(config, "/etc/mosquitto/certs/ca.crt", path(&pki.file("ca.crt")));
+            replace(config, "/etc/mosquitto/certs/server", path(&pki.file("server")));
+            replace(config, "/etc/mosquitto/", &format!("{}/", path(dir)));
+            replace(config, "log_dest syslog", "log_dest stderr\nuser @USER@");
+            std::fs::write(dir.join("acl"), shipped("acl")).expect("a writable directory");
+        };
+        let mut args = Vec::new();
+        for (option, file) in [("--cafile", "ca.crt"), ("--cert", "soc.crt"), ("--key", "soc.key")] {
+            args.extend([option.to_owned(), path(&pki.file(file)).to_owned()]);
+        }
+        Broker::configured(edit, args)
+    }
+
+    fn configured(edit: impl FnOnce(&mut String, &Path), consumer_args: Vec<String>) -> Broker {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+        let mut config = shipped("demo.conf");
+        edit(&mut config, dir.path());
+        let user = output(Command::new("id").arg("-un"));
+        replace(&mut config, "@PORT@", &port.to_string());
+        replace(&mut config, "@STATE_DIR@", path(dir.path()));
+        replace(&mut config, "@USER@", user.trim());
+        std::fs::write(dir.path().join("mosquitto.conf"), config).expect("a writable directory");
+        Broker { port, dir, child: None, consumer_args }
+    }
+
+    /// Starts it (again) and waits until it answers.
+    pub fn start(mut self) -> Broker {
+        self.restart();
+        self
+    }
+
+    /// Kills it, if it runs, and starts it with what it has on disk.
+    pub fn restart(&mut self) {
+        self.kill();
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.log_path()).expect("a writable directory");
+        let config = self.dir.path().join("mosquitto.conf");
+        // Debian keeps it where only root's PATH looks.
+        let program = [PathBuf::from("/usr/sbin/mosquitto")].into_iter().find(|p| p.exists());
+        let mut command = Command::new(program.unwrap_or_else(|| "mosquitto".into()));
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap_or_else(|e| panic!("mosquitto: {e}: {REMEDY}")));
+        let port = self.port;
+        let child = self.child.as_mut().expect("just started");
+        let up = wait_for("the broker", || match child.try_wait().expect("our child") {
+            Some(status) => Some(Err(status)),
+            None => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(Ok),
+        });
+        if let Err(status) = up {
+            panic!("mosquitto ended at once ({status}): {}", self.log());
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("our child");
+            child.wait().expect("our child");
+        }
+    }
+
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).expect("a readable log")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn client(&self, program: &[&str]) -> Command {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]);
+        command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"]);
+        command.args(&self.consumer_args);
+        command
+    }
+
+    /// Publishes as the consumer.
+    pub fn publish(&self, topic: &str, payload: &str) {
+        output(self.client(&["mosquitto_pub"]).args(["-t", topic, "-m", payload]));
+    }
+
+    /// Subscribes as the consumer; returns when the broker has granted it.
+    pub fn subscribe(&self, filter: &str) -> Subscriber {
+        Subscriber::spawn(self.client(SUBSCRIBER).args(["-t", filter]))
+    }
+
+    /// As [`Broker::subscribe`], in a session of the given name that the broker keeps when the subscriber goes.
+    pub fn subscribe_as(&self, session: &str, filter: &str) -> Subscriber {
+        Subscriber::spawn(self.client(SUBSCRIBER).args(["-t", filter, "-c", "-i", session, "-x", "3600"]))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A message as a consumer gets it.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where.
+    pub topic: String,
+    /// It was there before the subscription.
+    pub retained: bool,
+    /// What.
+    pub payload: Value,
+    /// MQTT content type.
+    pub content_type: Option<String>,
+    /// MQTT user properties.
+    pub user_properties: BTreeMap<String, String>,
+}
+
+/// A running `mosquitto_sub`; ends with its value.
+pub struct Subscriber {
+    child: Child,
+    messages: Receiver<Message>,
+    /// All that came, for the day something does not.
+    seen: Vec<Message>,
+}
+
+impl Subscriber {
+    fn spawn(command: &mut Command) -> Subscriber {
+        command.args(["-d", "-F", "%j"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("mosquitto_sub: {e}: {REMEDY}"));
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let ((granted, wait), (tx, messages)) = (mpsc::channel(), mpsc::channel());
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if line.starts_with("Subscribed") {
+                    granted.send(()).unwrap_or(());
+                } else if line.starts_with('{') {
+                    // The test may be over while something still comes.
+                    tx.send(Message::read(&line)).unwrap_or(());
+                }
+            }
+        });
+        let subscriber = Subscriber { child, messages, seen: Vec::new() };
+        wait.recv_timeout(PATIENCE).expect("the broker grants the subscription");
+        subscriber
+    }
+
+    /// The next message that `wanted` accepts; others are passed over.
+    pub fn wait_for(&mut self, what: &str, mut wanted: impl FnMut(&Message) -> bool) -> Message {
+        let clock = SystemClock::new();
+        loop {
+            match self.messages.recv_timeout(PATIENCE.saturating_sub(clock.now().since(Mono::ZERO))) {
+                Ok(message) => {
+                    self.seen.push(message.clone());
+                    if wanted(&message) {
+                        return message;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let tail = &self.seen[self.seen.len().saturating_sub(5)..];
+                    panic!("no {what} came; of {} messages the last are {tail:#?}", self.seen.len());
+                }
+            }
+        }
+    }
+
+    /// All that has come by now.
+    pub fn everything(&mut self) -> &[Message] {
+        self.seen.extend(self.messages.try_iter());
+        &self.seen
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+}
+
+impl Message {
+    fn read(line: &str) -> Message {
+        let json: Value = serde_json::from_str(line).expect("mosquitto_sub writes JSON");
+        let properties = &json["properties"];
+        let text = |v: &Value| v.as_str().map(String::from);
+        Message {
+            topic: text(&json["topic"]).expect("every message has a topic"),
+            retained: json["retain"] == 1,
+            payload: serde_json::from_str(json["payload"].as_str().unwrap_or("")).unwrap_or(Value::Null),
+            content_type: text(&properties["content-type"]),
+            user_properties: properties["user-properties"]
+                .as_object()
+                .map(|o| o.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// A certificate authority of a test, and what it has signed.
+pub struct Pki {
+    dir: TempDir,
+}
+
+impl Pki {
+    /// An authority, a broker (`server`) for 127.0.0.1, a consumer (`soc`), and a device (`device`) of the given user name.
+    pub fn new(device: &str) -> Pki {
+        let pki = Pki { dir: tempfile::tempdir().expect("a temporary directory") };
+        let config = "[req]\ndistinguished_name = dn\n[dn]\n\
+            [ca]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\n\
+            [server]\nbasicConstraints = CA:FALSE\nsubjectAltName = IP:127.0.0.1\n\
+            [client]\nbasicConstraints = CA:FALSE\n";
+        std::fs::write(pki.file("openssl.cnf"), config).expect("a writable directory");
+        pki.issue("ca", "ca", "An authority of a test");
+        pki.issue("server", "server", "broker");
+        pki.issue("soc", "client", "soc");
+        pki.issue("device", "client", device);
+        pki
+    }
+
+    /// A file of it, such as `ca.crt` or `device.key`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Its content.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.file(name)).expect("a file of the authority")
+    }
+
+    fn issue(&self, name: &str, kind: &str, common_name: &str) {
+        let subject = format!("/CN={}", common_name.replace('/', "\\/"));
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
+        openssl.args(["-config", path(&self.file("openssl.cnf")), "-extensions", kind, "-subj", &subject]);
+        openssl.arg("-keyout").arg(self.file(&format!("{name}.key")));
+        openssl.arg("-out").arg(self.file(&format!("{name}.crt")));
+        if kind != "ca" {
+            openssl.arg("-CA").arg(self.file("ca.crt")).arg("-CAkey").arg(self.file("ca.key"));
+        }
+        output(&mut openssl);
+    }
+}
+
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/mosquitto").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn replace(config: &mut String, from: &str, to: &str) {
+    assert!(config.contains(from), "the shipped configuration no longer says {from:?}");
+    *config = config.replace(from, to);
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary directories have plain names")
+}
+
+fn output(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}: {REMEDY}"));
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}

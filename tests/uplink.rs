@@ -1,0 +1,595 @@
+//! The way to the broker, against a real one: what arrives, and what happens when it is absent, killed, slow or wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use vedette::agent::config::{Credentials, Device, Mqtt, MqttTls, SecretPem};
+use vedette::agent::uplink::{self, Link, Pace, Parts};
+use vedette::base::clock::{Clock, SystemClock, Wall};
+use vedette::base::progress::Beat;
+use vedette::base::stop::StopToken;
+use vedette::contract::alert::{Alert, AlertKind, ClockState, IncidentReport};
+use vedette::contract::cloudevent::AlertEvent;
+use vedette::contract::heartbeat::{HealthReport, HealthSource};
+use vedette::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
+use vedette::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
+
+use crate::common::broker::{Broker, Message, Pki, Subscriber};
+use crate::common::relay::{Network, Relay};
+use crate::common::wait_for;
+
+const ALERTS: &str = "vedette/v1/depot/gate-1/alerts/#";
+
+#[test]
+fn an_alert_arrives_as_a_cloudevent() {
+    let broker = Broker::plaintext().start();
+    let mut soc = broker.subscribe(ALERTS);
+    let agent = Agent::start(plain(broker.port));
+    agent.up();
+    let sent = agent.outbox.add("north", 1);
+    let got = soc.wait_for("alert", |_| true);
+    assert_eq!(got.topic, "vedette/v1/depot/gate-1/alerts/north");
+    assert!(!got.retained);
+    assert_eq!(got.content_type.as_deref(), Some("application/cloudevents+json; charset=utf-8"));
+    let routing = [("camera", "north"), ("class", "Fighting"), ("kind", "opened"), ("seq", "1"), ("test", "true")];
+    assert_eq!(got.user_properties, routing.map(|(k, v)| (k.into(), v.into())).into());
+    let event: AlertEvent = serde_json::from_value(got.payload).expect("an alert of this contract");
+    assert_eq!(event.id, sent[0]);
+    assert!(!event.replayed, "it was raised while the connection stood");
+    assert_eq!(event.sequence, "00000000000000000001");
+    wait_for("its mark", || agent.outbox.is_sent(1).then_some(()));
+}
+
+#[test]
+fn states_are_retained_and_a_stop_says_goodbye() {
+    let broker = Broker::plaintext().start();
+    let agent = Agent::start(plain(broker.port));
+    let session = agent.up();
+    for (topic, field, value) in [
+        ("state", "reason", "connected"),
+        ("camera/north", "status", "live"),
+        ("heartbeat", "site", "depot"),
+        ("outbox", "device", "gate-1"),
+    ] {
+        let topic = format!("vedette/v1/depot/gate-1/{topic}");
+        let got = broker.subscribe(&topic).wait_for(&topic, |_| true);
+        assert_eq!(got.payload[field], value);
+        assert_eq!(got.payload["session"], session);
+        assert_eq!(got.content_type.as_deref(), Some("application/json; charset=utf-8"));
+    }
+    let mut soc = broker.subscribe("vedette/v1/depot/gate-1/#");
+    agent.health.camera_lost("north");
+    soc.wait_for("lost camera", |m| m.topic.ends_with("camera/north") && m.payload["status"] == "lost");
+    soc.wait_for("another heartbeat", |m| m.topic.ends_with("heartbeat") && m.payload["uptime_s"] == 7);
+    agent.outbox.add("north", 1);
+    soc.wait_for("changed outbox", |m| m.topic.ends_with("outbox") && m.payload["newest"] == 1);
+    agent.stop();
+    let goodbye = soc.wait_for("goodbye", |m| m.topic.ends_with("state") && m.payload["online"] == false);
+    assert_eq!(goodbye.payload["reason"], "stopped");
+    assert_eq!(goodbye.payload["session"], session);
+}
+
+#[test]
+fn a_lost_device_is_called_offline_by_its_will_and_comes_back_in_a_later_session() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    let agent = Agent::start(plain(relay.port));
+    let first = agent.up();
+    let mut soc = broker.subscribe("vedette/v1/depot/gate-1/state");
+    soc.wait_for("birth", |m| m.payload["online"] == true);
+    relay.set(Network::Cut);
+    let will = soc.wait_for("will", |m| m.payload["online"] == false);
+    assert_eq!(will.payload["reason"], "connection_lost");
+    assert_eq!(will.payload["session"], first);
+    relay.set(Network::Sound);
+    let birth = soc.wait_for("birth", |m| m.payload["online"] == true);
+    assert!(birth.payload["session"].as_u64() > Some(first));
+}
+
+#[test]
+fn a_broker_that_comes_late_gets_what_waited() {
+    let mut broker = Broker::plaintext();
+    let agent = Agent::start(plain(broker.port));
+    let sent = agent.outbox.add("north", 3);
+    let Link::Down { why, pace } = agent.link(|l| matches!(l, Link::Down { .. })) else { unreachable!() };
+    assert!(why.starts_with("could not reach the broker at 127.0.0.1:"), "{why}");
+    assert_eq!(pace, Pace::Soon);
+    broker.restart();
+    let mut soc = broker.subscribe(ALERTS);
+    let events = arrived(&mut soc, &sent);
+    assert!(events.iter().all(|e| e.replayed), "they were raised before the connection");
+}
+
+#[test]
+fn a_broker_that_is_killed_costs_nothing() {
+    let mut broker = Broker::plaintext().start();
+    let agent = Agent::start(plain(broker.port));
+    agent.up();
+    let mut soc = broker.subscribe(ALERTS);
+    let before = agent.outbox.add("north", 40);
+    arrived(&mut soc, &before);
+    broker.kill();
+    let meanwhile = agent.outbox.add("south", 40);
+    agent.link(|l| matches!(l, Link::Down { .. }));
+    broker.restart();
+    let mut soc = broker.subscribe(ALERTS);
+    arrived(&mut soc, &meanwhile);
+    wait_for("all marks", || agent.outbox.all_sent().then_some(()));
+}
+
+#[test]
+fn a_line_cut_in_the_middle_costs_nothing() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    relay.set(Network::Slow(Duration::from_millis(20)));
+    let mut soc = broker.subscribe(ALERTS);
+    let agent = Agent::start(plain(relay.port));
+    agent.up();
+    let sent = agent.outbox.add("north", 200);
+    for _ in 0..3 {
+        soc.wait_for("another alert", |_| true);
+        relay.set(Network::Cut);
+        agent.link(|l| matches!(l, Link::Down { .. }));
+        relay.set(Network::Slow(Duration::from_millis(20)));
+        agent.up();
+    }
+    wait_for("all marks", || agent.outbox.all_sent().then_some(()));
+    drop(agent);
+    let came: BTreeSet<Uuid> = soc.everything().iter().filter_map(id).collect();
+    assert!(sent.iter().all(|id| came.contains(id)));
+}
+
+#[test]
+fn what_nobody_hears_is_not_sent() {
+    let broker = Broker::plaintext().start();
+    let agent = Agent::start(plain(broker.port));
+    agent.up();
+    let mut elsewhere = broker.subscribe("vedette/v1/depot/gate-1/alerts/south");
+    let north = agent.outbox.add("north", 5);
+    let south = agent.outbox.add("south", 5);
+    arrived(&mut elsewhere, &south);
+    wait_for("the marks of what was heard", || (6..=10).all(|s| agent.outbox.is_sent(s)).then_some(()));
+    assert!((1..=5).all(|s| !agent.outbox.is_sent(s)), "PUBACK alone does not make it sent");
+    let mut soc = broker.subscribe("vedette/v1/depot/gate-1/alerts/north");
+    arrived(&mut soc, &north);
+    wait_for("all marks", || agent.outbox.all_sent().then_some(()));
+}
+
+#[test]
+fn a_consumers_confirmation_releases_rows() {
+    let broker = Broker::plaintext().start();
+    let agent = Agent::start(plain(broker.port));
+    agent.up();
+    let mut soc = broker.subscribe(ALERTS);
+    let sent = agent.outbox.add("north", 3);
+    arrived(&mut soc, &sent);
+    for (topic, payload) in [
+        ("vedette/v1/depot/gate-1/ack/soc", "no JSON"),
+        ("vedette/v1/depot/gate-1/ack/stranger", r#"{"seq": 3}"#),
+        ("vedette/v1/depot/gate-1/ack/soc", r#"{"seq": 2}"#),
+    ] {
+        broker.publish(topic, payload);
+    }
+    wait_for("release", || (agent.outbox.kept() == [3]).then_some(()));
+}
+
+#[test]
+fn confirmations_wait_at_the_broker_for_a_device_that_is_away() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    let agent = Agent::start(plain(relay.port));
+    let mut soc = broker.subscribe(ALERTS);
+    let sent = agent.outbox.add("north", 2);
+    arrived(&mut soc, &sent);
+    relay.set(Network::Cut);
+    agent.link(|l| matches!(l, Link::Down { .. }));
+    broker.publish("vedette/v1/depot/gate-1/ack/soc", r#"{"seq": 2}"#);
+    relay.set(Network::Sound);
+    wait_for("release", || agent.outbox.kept().is_empty().then_some(()));
+    // The session was resumed by a new client: it must be able to publish.
+    let more = agent.outbox.add("north", 1);
+    arrived(&mut soc, &more);
+}
+
+#[test]
+fn news_overtakes_a_backlog_on_a_slow_line() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    relay.set(Network::Slow(Duration::from_millis(50)));
+    let mut soc = broker.subscribe(ALERTS);
+    let agent = Agent::new(plain(relay.port));
+    let old = agent.outbox.add("north", 300);
+    let agent = agent.run();
+    soc.wait_for("first of the backlog", |_| true);
+    let news = agent.outbox.add("north", 1);
+    let mut before_news = 0;
+    let got = soc.wait_for("news", |m| {
+        before_news += usize::from(id(m) != Some(news[0]));
+        id(m) == Some(news[0])
+    });
+    assert_eq!(got.payload["replayed"], false);
+    assert!(before_news < 250, "it came behind {before_news} of the backlog");
+    let events = arrived(&mut soc, &old[old.len() - 10..]);
+    assert!(events.iter().all(|e| e.replayed));
+    let in_order = events.is_sorted_by_key(|e| e.sequence.clone());
+    assert!(in_order, "the backlog goes in order");
+}
+
+#[test]
+fn a_line_that_swallows_everything_is_noticed_and_left() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    let agent = Agent::start(plain(relay.port));
+    agent.up();
+    let mut soc = broker.subscribe(ALERTS);
+    relay.set(Network::BlackHole);
+    let sent = agent.outbox.add("north", 5);
+    let Link::Down { why, .. } = agent.link(|l| matches!(l, Link::Down { .. })) else { unreachable!() };
+    assert!(why.contains("has acknowledged nothing for 5 s"), "{why}");
+    relay.set(Network::Sound);
+    arrived(&mut soc, &sent);
+}
+
+#[test]
+fn a_stop_is_bounded_whatever_the_line_does() {
+    let broker = Broker::plaintext().start();
+    let relay = Relay::to(broker.port);
+    let agent = Agent::start(plain(relay.port));
+    agent.up();
+    let clock = SystemClock::new();
+    relay.set(Network::BlackHole);
+    agent.outbox.add("north", 5);
+    agent.stop();
+    assert!(clock.now().as_millis() < uplink::STOP_MOST.as_millis() as u64 + 1000);
+}
+
+#[test]
+fn a_stop_sends_what_was_raised_just_before() {
+    let broker = Broker::plaintext().start();
+    let mut soc = broker.subscribe("vedette/v1/depot/gate-1/#");
+    let agent = Agent::start(plain(broker.port));
+    agent.up();
+    let sent = agent.outbox.add("north", 30);
+    let outbox = Arc::clone(&agent.outbox);
+    agent.stop();
+    assert!(outbox.all_sent());
+    arrived(&mut soc, &sent);
+    soc.wait_for("goodbye", |m| m.payload["reason"] == "stopped");
+}
+
+#[test]
+fn a_wrong_password_is_named_and_not_hammered() {
+    let broker = Broker::with_password("depot/gate-1", "right").start();
+    let credentials = |password: &str| Some(Credentials { user: "depot/gate-1".into(), password: password.into() });
+    let agent = Agent::start(Mqtt { credentials: credentials("wr0ng"), ..plain(broker.port) });
+    let Link::Down { why, pace } = agent.link(|l| matches!(l, Link::Down { .. })) else { unreachable!() };
+    assert!(why.contains("refused the connection") && why.contains("password"), "{why}");
+    assert!(!why.contains("wr0ng"));
+    assert_eq!(pace, Pace::Slowly);
+    agent.stop();
+    let tries = broker.log().matches("not authorised").count();
+    assert_eq!(tries, 1, "the next try comes after seconds, not at once:\n{}", broker.log());
+    let agent = Agent::start(Mqtt { credentials: credentials("right"), ..plain(broker.port) });
+    agent.up();
+}
+
+#[test]
+fn certificates_let_a_device_in_and_nothing_else_does() {
+    let pki = Pki::new("depot/gate-1");
+    let broker = Broker::production(&pki).start();
+    let with = |ca: Vec<u8>, cert: bool| {
+        let client = cert.then(|| (pki.read("device.crt"), SecretPem(pki.read("device.key"))));
+        Mqtt { tls: Some(MqttTls { ca_pem: ca, client }), ..plain(broker.port) }
+    };
+    let good = Agent::start(with(pki.read("ca.crt"), true));
+    good.up();
+    let mut soc = broker.subscribe(ALERTS);
+    let sent = good.outbox.add("north", 2);
+    arrived(&mut soc, &sent);
+    broker.publish("vedette/v1/depot/gate-1/ack/soc", r#"{"seq": 2}"#);
+    wait_for("release", || good.outbox.kept().is_empty().then_some(()));
+    good.stop();
+
+    let stranger = Pki::new("depot/gate-1");
+    for (what, mqtt, expected) in [
+        ("plaintext", plain(broker.port), "could not reach the broker"),
+        ("another authority", with(stranger.read("ca.crt"), true), "could not agree on TLS"),
+        ("no certificate", with(pki.read("ca.crt"), false), "could not agree on TLS"),
+        ("no authority", with(b"nothing".to_vec(), true), "could not agree on TLS"),
+    ] {
+        let agent = Agent::start(mqtt);
+        let Link::Down { why, .. } = agent.link(|l| !matches!(l, Link::Starting)) else { panic!("{what} was let in") };
+        assert!(why.starts_with(expected), "{what}: {why}");
+    }
+}
+
+#[test]
+fn a_device_cannot_speak_for_another() {
+    let pki = Pki::new("depot/gate-2");
+    let broker = Broker::production(&pki).start();
+    let client = Some((pki.read("device.crt"), SecretPem(pki.read("device.key"))));
+    let mqtt = Mqtt { tls: Some(MqttTls { ca_pem: pki.read("ca.crt"), client }), ..plain(broker.port) };
+    let mut soc = broker.subscribe("vedette/v1/#");
+    let agent = Agent::start(mqtt);
+    agent.outbox.add("north", 2);
+    agent.link(|l| !matches!(l, Link::Starting));
+    agent.outbox.wait_for_reads(3);
+    agent.stop();
+    assert!(soc.everything().is_empty());
+}
+
+#[test]
+fn a_consumer_that_was_away_misses_nothing() {
+    let broker = Broker::plaintext().start();
+    drop(broker.subscribe_as("soc", ALERTS));
+    let agent = Agent::start(plain(broker.port));
+    // More than the thousand at which a broker left as it comes begins to drop, silently.
+    let sent = agent.outbox.add("north", 1500);
+    wait_for("all marks", || agent.outbox.all_sent().then_some(()));
+    arrived(&mut broker.subscribe_as("soc", ALERTS), &sent);
+}
+
+fn plain(port: u16) -> Mqtt {
+    Mqtt {
+        host: "127.0.0.1".into(),
+        port,
+        tls: None,
+        credentials: None,
+        heartbeat_every: Duration::from_secs(2),
+        keep_alive: Duration::from_secs(5),
+        consumers: vec!["soc".into()],
+        keep: Duration::from_secs(3600),
+    }
+}
+
+fn id(message: &Message) -> Option<Uuid> {
+    message.payload["id"].as_str()?.parse().ok()
+}
+
+/// Waits until all of `ids` have come, in any order, any number of times; the events as they first came.
+fn arrived(soc: &mut Subscriber, ids: &[Uuid]) -> Vec<AlertEvent> {
+    let mut missing: BTreeSet<Uuid> = ids.iter().copied().collect();
+    let mut events = Vec::new();
+    while !missing.is_empty() {
+        let what = format!("alert ({} of {} missing)", missing.len(), ids.len());
+        let got = soc.wait_for(&what, |m| id(m).is_some_and(|id| missing.contains(&id)));
+        let event: AlertEvent = serde_json::from_value(got.payload).expect("an alert of this contract");
+        missing.remove(&event.id);
+        events.push(event);
+    }
+    events
+}
+
+/// An uplink on a runtime of its own; stopped with its value.
+struct Agent {
+    outbox: Arc<MemoryOutbox>,
+    health: Arc<Health>,
+    stop: StopToken,
+    link: watch::Receiver<Link>,
+    parts: Option<Parts>,
+    thread: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Agent {
+    fn new(mqtt: Mqtt) -> Agent {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (outbox, health) = (Arc::new(MemoryOutbox::default()), Arc::new(Health::default()));
+        let (stop, (tell, link)) = (StopToken::new(), watch::channel(Link::Starting));
+        let parts = Parts {
+            mqtt,
+            device: Device { site: "depot".into(), id: "gate-1".into() },
+            counter_file: dir.path().join("uplink-session"),
+            outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
+            health: Arc::clone(&health) as Arc<dyn HealthSource>,
+            clock: Arc::new(SystemClock::new()),
+            stop: stop.clone(),
+            beat: Beat::detached(),
+            link: tell,
+        };
+        Agent { outbox, health, stop, link, parts: Some(parts), thread: None, _dir: dir }
+    }
+
+    fn run(mut self) -> Agent {
+        let parts = self.parts.take().expect("it runs once");
+        self.thread = Some(std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            runtime.expect("a runtime").block_on(uplink::run(parts)).expect("valid names");
+        }));
+        self
+    }
+
+    fn start(mqtt: Mqtt) -> Agent {
+        Agent::new(mqtt).run()
+    }
+
+    /// Waits until the link is as wanted.
+    fn link(&self, wanted: impl Fn(&Link) -> bool) -> Link {
+        wait_for("the link to change", || Some(self.link.borrow().clone()).filter(&wanted))
+    }
+
+    /// Waits for the connection; its session.
+    fn up(&self) -> u64 {
+        match self.link(|l| matches!(l, Link::Up { .. })) {
+            Link::Up { session } => session,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, None | Some(Ok(()))) || std::thread::panicking(), "the uplink panicked");
+    }
+}
+
+/// How the device of these tests is.
+struct Health {
+    cameras: Mutex<Vec<CameraCondition>>,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let since = Wall::from_unix_ms(0).rfc3339();
+        let camera = CameraCondition { camera: "north".into(), status: CameraStatus::Live, since, reason: None };
+        Health { cameras: Mutex::new(vec![camera]), version: watch::Sender::new(0) }
+    }
+}
+
+impl Health {
+    fn camera_lost(&self, camera: &str) {
+        for c in self.cameras.lock().expect("no panic under it").iter_mut().filter(|c| c.camera == camera) {
+            c.status = CameraStatus::Lost;
+        }
+        self.version.send_modify(|v| *v += 1);
+    }
+}
+
+impl HealthSource for Health {
+    fn report(&self) -> HealthReport {
+        HealthReport { uptime_s: 7, ..HealthReport::default() }
+    }
+    fn facts(&self) -> DeviceFacts {
+        DeviceFacts { agent_version: "0.0.0".into(), model: None }
+    }
+    fn cameras(&self) -> Vec<CameraCondition> {
+        self.cameras.lock().expect("no panic under it").clone()
+    }
+    fn clock(&self) -> ClockState {
+        ClockState { synchronised: true, estimated_error_ms: Some(0.5) }
+    }
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}
+
+/// An outbox without a disk, for one consumer, `soc`.
+#[derive(Default)]
+struct MemoryOutbox {
+    /// Rows and whether a broker has them.
+    rows: Mutex<BTreeMap<u64, (OutboxRow, bool)>>,
+    newest: Mutex<u64>,
+    reads: Mutex<u64>,
+    added: watch::Sender<u64>,
+}
+
+impl MemoryOutbox {
+    /// Adds alerts of a camera; their ids.
+    fn add(&self, camera: &str, count: usize) -> Vec<Uuid> {
+        let (mut rows, mut newest) = (self.lock(), self.newest.lock().expect("no panic under it"));
+        let queued = SystemClock::new().wall();
+        let ids = (0..count).map(|_| {
+            *newest += 1;
+            let alert = alert(camera, queued);
+            let id = alert.id;
+            rows.insert(*newest, (OutboxRow { seq: *newest, queued, attempts: 0, alert }, false));
+            id
+        });
+        let ids = ids.collect();
+        self.added.send_modify(|v| *v += 1);
+        ids
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, (OutboxRow, bool)>> {
+        self.rows.lock().expect("no panic under it")
+    }
+
+    fn is_sent(&self, seq: u64) -> bool {
+        self.lock().get(&seq).is_none_or(|(_, sent)| *sent)
+    }
+
+    fn all_sent(&self) -> bool {
+        self.lock().values().all(|(_, sent)| *sent)
+    }
+
+    fn kept(&self) -> Vec<u64> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn wait_for_reads(&self, reads: u64) {
+        wait_for("the uplink to read the outbox", || {
+            (*self.reads.lock().expect("no panic under it") >= reads).then_some(())
+        });
+    }
+}
+
+impl Outbox for MemoryOutbox {
+    fn pending(&self, from: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
+        *self.reads.lock().expect("no panic under it") += 1;
+        let rows = self.lock();
+        Ok(rows.range(from..).filter(|(_, (_, sent))| !sent).take(limit).map(|(_, (r, _))| r.clone()).collect())
+    }
+
+    fn range(&self, from: u64, to: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
+        Ok(self.lock().range(from..=to).take(limit).map(|(_, (r, _))| r.clone()).collect())
+    }
+
+    fn mark_sent(&self, seqs: &[u64]) -> Result<(), OutboxError> {
+        let mut rows = self.lock();
+        for seq in seqs {
+            if let Some((_, sent)) = rows.get_mut(seq) {
+                *sent = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError> {
+        assert_eq!(consumer, "soc", "the uplink hands on configured consumers only");
+        self.lock().retain(|s, _| *s > seq);
+        Ok(())
+    }
+
+    fn status(&self) -> Result<OutboxStatus, OutboxError> {
+        let rows = self.lock();
+        let pending = rows.values().filter(|(_, sent)| !sent).count() as u64;
+        Ok(OutboxStatus {
+            newest: *self.newest.lock().expect("no panic under it"),
+            oldest_kept: rows.keys().next().copied(),
+            pending,
+            unconfirmed: rows.len() as u64 - pending,
+            given_up: Vec::new(),
+        })
+    }
+
+    fn added(&self) -> watch::Receiver<u64> {
+        self.added.subscribe()
+    }
+}
+
+fn alert(camera: &str, now: Wall) -> Alert {
+    Alert {
+        id: Uuid::now_v7(),
+        kind: AlertKind::Opened,
+        event_time_unix_ms: now,
+        clock: ClockState { synchronised: true, estimated_error_ms: None },
+        incident: IncidentReport {
+            id: Uuid::now_v7(),
+            site: "depot".into(),
+            device: "gate-1".into(),
+            camera: camera.into(),
+            test: true,
+            class: "Fighting".into(),
+            start_time: now.rfc3339(),
+            end_time: None,
+            peak_score: 0.9,
+            peak_time: now.rfc3339(),
+            scores: BTreeMap::new(),
+            threshold: 0.5,
+            close_reason: None,
+            model: None,
+        },
+        clip: None,
+    }
+}
