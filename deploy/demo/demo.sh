@@ -58,6 +58,7 @@ if [ -z "${RTSP:-}" ]; then
     RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
 fi
 
+mkdir -p "$work/broker"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -e "s/@PORT@/$port/" -e "s#@STATE_DIR@#$work/broker#" -e "s/@USER@/$(id -un)/" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
 PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
