@@ -28,7 +28,7 @@ pub fn set_if_known(element: &gst::Element, property: &str, value: &str) {
 
 fn package_of(element: &str) -> &'static str {
     match element {
-        "parsebin" | "videoconvert" | "videotestsrc" | "appsink" => "gstreamer1.0-plugins-base",
+        "videoconvert" | "videotestsrc" | "appsink" => "gstreamer1.0-plugins-base",
         "rtspsrc" | "videoflip" | "jpegdec" => "gstreamer1.0-plugins-good",
         "h264parse" | "h265parse" => "gstreamer1.0-plugins-bad",
         "x264enc" => "gstreamer1.0-plugins-ugly",
@@ -79,12 +79,24 @@ pub fn decoder(caps: &gst::CapsRef, how: Decode, place: &str) -> Result<gst::Ele
     Ok(decoder)
 }
 
+/// A decoder for what has been through the parser that fits.
 fn any_decoder(caps: &gst::CapsRef) -> Option<gst::ElementFactory> {
-    let decoders = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
-    let mut found: Vec<_> = gst::ElementFactory::factories_with_type(decoders, gst::Rank::MARGINAL)
+    let mut parsed = caps.to_owned();
+    parsed.make_mut().set("parsed", true);
+    best(gst::ElementFactoryType::DECODER, &parsed)
+}
+
+/// The parser for streams of this description, if they have one and it is installed.
+pub fn any_parser(caps: &gst::CapsRef) -> Option<gst::Element> {
+    best(gst::ElementFactoryType::PARSER, caps)?.create().build().ok()
+}
+
+/// The highest-ranking software element of a type that takes streams of this description.
+pub fn best(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Option<gst::ElementFactory> {
+    let caps = caps.to_owned();
+    let mut found: Vec<_> = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
         .into_iter()
-        .filter(|f| f.can_sink_any_caps(&caps.to_owned()))
-        .filter(|f| !f.klass().contains("Hardware"))
+        .filter(|f| f.can_sink_all_caps(&caps) && !f.klass().contains("Hardware"))
         .collect();
     found.sort_by_key(|f| std::cmp::Reverse(f.rank()));
     found.into_iter().next()

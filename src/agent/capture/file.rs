@@ -7,8 +7,9 @@ use gstreamer::prelude::*;
 
 use super::elements;
 use super::error::CaptureError;
-use super::kind::{self, Kind, Trouble};
-use super::outlet::Outlet;
+use super::kind::{Kind, Trouble};
+use super::outlet::{Outlet, Times};
+use super::plug::plug;
 
 /// A file in any container that GStreamer knows.
 pub struct File {
@@ -39,9 +40,22 @@ impl Kind for File {
         self.look()?;
         let source = elements::make("filesrc")?;
         source.set_property("location", &self.path);
-        let parser = kind::parser(pipeline, outlet)?;
-        pipeline.add(&source).expect("a new element is in no other pipeline");
-        source.link(&parser).expect("a file source and a parser fit");
+        let what = elements::make("typefind")?;
+        what.connect("have-type", false, {
+            let (weak, outlet) = (pipeline.downgrade(), outlet.clone());
+            move |args| {
+                let what: gst::Element = args[0].get().expect("the signal's first argument is its element");
+                let caps: gst::Caps = args[2].get().expect("the signal's third argument is the type");
+                if let Some(pipeline) = weak.upgrade()
+                    && let Err(e) = found(&pipeline, &what, &caps, &outlet)
+                {
+                    outlet.fail(e);
+                }
+                None
+            }
+        });
+        elements::chain(pipeline, &[&source, &what])
+            .map_err(|e| CaptureError::Pipeline { place: self.place(), reason: e.to_string() })?;
         Ok(())
     }
 
@@ -58,5 +72,20 @@ impl Kind for File {
         } else {
             trouble.in_general(place)
         }
+    }
+}
+
+/// What the file is has been found out.
+fn found(pipeline: &gst::Pipeline, what: &gst::Element, caps: &gst::Caps, outlet: &Outlet) -> Result<(), CaptureError> {
+    let name = caps.structure(0).map_or("", |s| s.name().as_str());
+    let container = elements::best(gst::ElementFactoryType::DEMUXER, caps).is_some();
+    if container || name.starts_with("video/") || name.starts_with("image/") {
+        let pad = what.static_pad("src").expect("this element has a source pad");
+        // Without a container there are no times but those that a parser counts.
+        plug(pipeline, &pad, Times::OfDecoding, outlet)
+    } else if name.starts_with("audio/") {
+        Err(CaptureError::NoPictures { place: outlet.place(), found: name.into() })
+    } else {
+        Err(CaptureError::NotVideo { place: outlet.place(), found: format!("it looks like {name}") })
     }
 }

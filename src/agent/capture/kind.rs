@@ -3,7 +3,6 @@
 
 use gstreamer as gst;
 use gstreamer::glib;
-use gstreamer::prelude::*;
 
 use super::error::CaptureError;
 use super::outlet::Outlet;
@@ -90,19 +89,4 @@ impl Trouble {
             CaptureError::Pipeline { place, reason }
         }
     }
-}
-
-/// A bin that finds out what a stream is and cuts it into access units; its pads go to the outlet.
-pub fn parser(pipeline: &gst::Pipeline, outlet: &Outlet) -> Result<gst::Element, CaptureError> {
-    let parser = super::elements::make("parsebin")?;
-    parser.connect_pad_added({
-        let outlet = outlet.clone();
-        move |_, pad| outlet.offer(pad)
-    });
-    parser.connect_no_more_pads({
-        let outlet = outlet.clone();
-        move |_| outlet.no_more()
-    });
-    pipeline.add(&parser).expect("a new element is in no other pipeline");
-    Ok(parser)
 }

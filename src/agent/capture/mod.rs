@@ -15,7 +15,8 @@
 //! |---|---|
 //! | `kind`, `file`, `rtsp`, `test` | kinds of camera, and what their errors mean |
 //! | `elements` | GStreamer's elements by name; the choice of decoder and encoder |
-//! | `outlet` | the pipeline behind the source |
+//! | `plug` | demultiplexers and depayloaders |
+//! | `outlet` | the pipeline behind that |
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
 //! | `units`, `nal`, `sps` | the end of the encoded branch |
 //! | `frames`, `taps`, `pixels`, `colour` | the end of the decoded branch |
@@ -34,6 +35,7 @@ mod nal;
 mod outlet;
 mod picture;
 mod pixels;
+mod plug;
 mod read;
 mod restamp;
 mod rtsp;

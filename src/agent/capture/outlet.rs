@@ -1,14 +1,12 @@
 //! What is common to all cameras behind the source: the pipeline from the first video stream to the consumer.
 //!
 //! ```text
-//!  H.264, H.265 to be stored:
+//!  H.264, H.265 with presentation times:
 //!    stream ─ (pace) ─ parser ─ restamp ─┬─ access units
 //!                                        └─ (queue) ─ decoder ─ upright ─ frames
-//!  the same, frames only:
-//!    stream ─ (pace) ─ decoder ─ restamp ─ upright ─ frames
 //!  anything else:
-//!    stream ─ (pace) ─ (decoder) ─ restamp ─ upright ─┬─ (queue) ─ encoder ─ parser ─ access units
-//!                                                     └─ (queue) ─ frames
+//!    stream ─ (pace) ─ (parser) ─ (decoder) ─ restamp ─ upright ─┬─ (queue) ─ encoder ─ parser ─ access units
+//!                                                                └─ (queue) ─ frames
 //! ```
 //!
 //! Branches that nobody wants are not built. `pace` holds a file back to its own time-stamps. Queues are there
@@ -37,6 +35,15 @@ use super::{Codec, FrameTap};
 const BACKLOG_MOST: gst::ClockTime = gst::ClockTime::from_seconds(2);
 /// Pictures that may wait for a live encoder, or a live consumer of frames.
 const PICTURES_MOST: u32 = 3;
+
+/// What a stream's time-stamps are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// They say when a picture is shown.
+    OfPresentation,
+    /// They only follow the order of decoding; when a picture is shown is known once it is decoded.
+    OfDecoding,
+}
 
 /// Where a source offers its streams; the first one with pictures is taken. Clones share it.
 #[derive(Clone)]
@@ -68,7 +75,7 @@ impl Outlet {
     }
 
     /// A stream of the source. Called from streaming threads.
-    pub fn offer(&self, pad: &gst::Pad) {
+    pub fn offer(&self, pad: &gst::Pad, times: Times) {
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let name = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
         {
@@ -81,7 +88,7 @@ impl Outlet {
         }
         let Some(pipeline) = self.0.pipeline.upgrade() else { return };
         let branches = Branches { pipeline, shared: &self.0.shared };
-        if let Err(e) = branches.build(pad, &caps, &name) {
+        if let Err(e) = branches.build(pad, &caps, times) {
             self.fail(e);
         }
     }
@@ -103,29 +110,23 @@ struct Branches<'a> {
 }
 
 impl Branches<'_> {
-    fn build(&self, pad: &gst::Pad, caps: &gst::CapsRef, name: &str) -> Result<(), CaptureError> {
+    fn build(&self, pad: &gst::Pad, caps: &gst::CapsRef, times: Times) -> Result<(), CaptureError> {
         self.check_size(caps)?;
-        let wants = &self.shared.wants;
-        let codec = match name {
-            "video/x-h264" => Some(Codec::H264),
-            "video/x-h265" => Some(Codec::H265),
-            _ => None,
-        };
         let mut trunk = Vec::new();
         if self.shared.pacing == Pacing::Realtime {
             let pace = elements::make("identity")?;
             pace.set_property("sync", true);
             trunk.push(pace);
         }
-        let ends = match codec.filter(|_| wants.access_units) {
-            Some(codec) => self.stored_as_it_is(codec, caps, &mut trunk)?,
-            None => self.decoded(caps, name, &mut trunk)?,
+        let ends = match codec_of(caps) {
+            Some(codec) if times == Times::OfPresentation => self.encoded(codec, caps, &mut trunk)?,
+            _ => self.decoded(caps, &mut trunk)?,
         };
         self.link(pad, &trunk, ends)
     }
 
-    /// The trunk of a stream that is stored untouched; its branches.
-    fn stored_as_it_is(
+    /// The trunk of a stream that can be stored untouched; its branches.
+    fn encoded(
         &self,
         codec: Codec,
         caps: &gst::CapsRef,
@@ -133,7 +134,10 @@ impl Branches<'_> {
     ) -> Result<Vec<Vec<gst::Element>>, CaptureError> {
         trunk.extend(parser(codec)?);
         self.restamp_behind(trunk, Stream::Units(codec));
-        let mut ends = vec![vec![self.unit_sink()?]];
+        let mut ends = Vec::new();
+        if self.shared.wants.access_units {
+            ends.push(vec![self.unit_sink()?]);
+        }
         if let Some(tap) = self.shared.wants.frames {
             let mut branch = Vec::new();
             if self.shared.lossy() {
@@ -151,10 +155,13 @@ impl Branches<'_> {
     fn decoded(
         &self,
         caps: &gst::CapsRef,
-        name: &str,
         trunk: &mut Vec<gst::Element>,
     ) -> Result<Vec<Vec<gst::Element>>, CaptureError> {
-        if name != "video/x-raw" {
+        if caps.structure(0).is_none_or(|s| s.name() != "video/x-raw") {
+            match codec_of(caps) {
+                Some(codec) => trunk.extend(parser(codec)?),
+                None => trunk.extend(elements::any_parser(caps)),
+            }
             trunk.push(elements::decoder(caps, self.how(), &self.shared.place)?);
         } else if trunk.is_empty() {
             trunk.push(elements::make("identity")?);
@@ -347,6 +354,15 @@ fn parser(codec: Codec) -> Result<[gst::Element; 2], CaptureError> {
         }
     };
     Ok([elements::make(parser)?, filter(caps.field("alignment", "au").build())?])
+}
+
+/// The codec of streams that may be stored as they are.
+fn codec_of(caps: &gst::CapsRef) -> Option<Codec> {
+    match caps.structure(0)?.name().as_str() {
+        "video/x-h264" => Some(Codec::H264),
+        "video/x-h265" => Some(Codec::H265),
+        _ => None,
+    }
 }
 
 /// A queue bounded by pictures alone; 0: not at all.

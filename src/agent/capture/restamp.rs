@@ -84,8 +84,12 @@ impl State {
     }
 
     fn buffer(&mut self, buffer: &mut gst::Buffer, shared: &Shared) -> gst::PadProbeReturn {
-        let pts = buffer.pts().and_then(|t| self.running(t));
-        let dts = buffer.dts().filter(|_| self.stream != Stream::Pictures).and_then(|t| self.running(t));
+        let (pts, dts) = match self.stream {
+            Stream::Units(_) => (buffer.pts(), buffer.dts()),
+            // What isn't coded is shown in the order it comes in.
+            Stream::Pictures => (buffer.pts().or(buffer.dts()), None),
+        };
+        let (pts, dts) = (pts.and_then(|t| self.running(t)), dts.and_then(|t| self.running(t)));
         let duration = buffer.duration().map(|d| d.nseconds() as i64);
         if let Stream::Units(codec) = self.stream {
             let keyframe = buffer.map_readable().is_ok_and(|data| nal::is_keyframe(codec, &data, self.length_bytes));

@@ -9,8 +9,9 @@ use gstreamer::prelude::*;
 
 use super::elements;
 use super::error::CaptureError;
-use super::kind::{self, Kind, Trouble};
-use super::outlet::Outlet;
+use super::kind::{Kind, Trouble};
+use super::outlet::{Outlet, Times};
+use super::plug::plug;
 use crate::agent::config::Credentials;
 
 /// How long a camera may take to accept a connection or to answer.
@@ -52,18 +53,10 @@ impl Kind for Rtsp {
         source.connect_pad_added({
             let outlet = outlet.clone();
             move |_, pad| {
-                let Some(pipeline) = weak.upgrade() else { return };
-                let linked = kind::parser(&pipeline, &outlet).map(|parser| {
-                    let sink = parser.static_pad("sink").expect("a parser has a sink pad");
-                    parser.sync_state_with_parent().is_ok() && pad.link(&sink).is_ok()
-                });
-                match linked {
-                    Ok(true) => {}
-                    Ok(false) => outlet.fail(CaptureError::Pipeline {
-                        place: outlet.place(),
-                        reason: "the stream can't be linked".into(),
-                    }),
-                    Err(e) => outlet.fail(e),
+                if let Some(pipeline) = weak.upgrade()
+                    && let Err(e) = plug(&pipeline, pad, Times::OfPresentation, &outlet)
+                {
+                    outlet.fail(e);
                 }
             }
         });

@@ -6,7 +6,7 @@ use gstreamer::prelude::*;
 use super::elements;
 use super::error::CaptureError;
 use super::kind::{Kind, Trouble};
-use super::outlet::Outlet;
+use super::outlet::{Outlet, Times};
 
 /// A ball that moves, in this size, so many times a second.
 pub struct Test {
@@ -37,7 +37,7 @@ impl Kind for Test {
         format.set_property("caps", &caps);
         elements::chain(pipeline, &[&source, &format])
             .map_err(|e| CaptureError::Pipeline { place: self.place(), reason: e.to_string() })?;
-        outlet.offer(&format.static_pad("src").expect("a caps filter has a source pad"));
+        outlet.offer(&format.static_pad("src").expect("a caps filter has a source pad"), Times::OfPresentation);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub struct Timeline {
     /// Presentation times that have not served as a decode time yet, rising; at most `reorder` of them.
     waiting: Vec<i64>,
     interval: i64,
-    last_in: i64,
+    last_in: Option<i64>,
     last_dts: i64,
     max_pts: i64,
 }
@@ -59,7 +59,7 @@ impl Timeline {
             reorder: 0,
             waiting: Vec::new(),
             interval: INTERVAL_NS,
-            last_in: 0,
+            last_in: None,
             last_dts: nanos(earliest),
             max_pts: 0,
         }
@@ -84,8 +84,8 @@ impl Timeline {
         if let Some(duration) = duration.filter(|d| *d > 0) {
             self.interval = duration;
         }
-        let pts_in = pts.or(dts).unwrap_or(self.last_in + self.interval);
-        self.last_in = pts_in;
+        let pts_in = pts.or(dts).unwrap_or_else(|| self.last_in.map_or(0, |last| last + self.interval));
+        self.last_in = Some(pts_in);
         let mut dts_in = dts.unwrap_or_else(|| self.decode_time(pts_in));
         let first = self.offset.is_none();
         let offset = *self.offset.get_or_insert(match self.origin {
@@ -173,7 +173,7 @@ mod tests {
     fn without_any_times_pictures_follow_each_other() {
         let mut line = file();
         let times: Vec<u64> = (0..3).map(|_| line.stamp(None, None, Some(100_000_000), NOW).pts.as_millis()).collect();
-        assert_eq!(times, [100, 200, 300]);
+        assert_eq!(times, [0, 100, 200]);
     }
 
     #[test]
