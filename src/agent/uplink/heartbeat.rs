@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{LastWill, LastWillProperties, QoS};
+use rumqttc::{LastWill, LastWillProperties, PubAckReason, QoS};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -80,7 +80,7 @@ impl Reporter {
     pub(super) async fn goodbye(&self, link: &Link, session: u64) -> Result<(), SessionError> {
         let now = self.clock.wall().rfc3339();
         let state = self.state(session, StateReason::Stopped, Some(now));
-        let verdict = link.publish(self.retained(Channel::State, &state)).await?;
+        let verdict = link.publish(self.retained(&Channel::State, &state)).await?;
         log::debug!("goodbye: {verdict:?}");
         Ok(())
     }
@@ -136,9 +136,9 @@ impl Reporter {
         status.inspect_err(|e| log::debug!("no status of the outbox: {}", Chain(e))).ok()
     }
 
-    fn retained(&self, channel: Channel, message: &impl Serialize) -> Message {
+    fn retained(&self, channel: &Channel, message: &impl Serialize) -> Message {
         Message {
-            topic: self.topics.topic(&channel),
+            topic: self.topics.topic(channel),
             payload: to_json(message),
             retain: true,
             content_type: CONTENT_TYPE,
@@ -153,12 +153,15 @@ impl Reporter {
         channel: Channel,
         message: &impl Serialize,
     ) -> Result<(), SessionError> {
-        let message = self.retained(channel, message);
+        let message = self.retained(&channel, message);
         let topic = message.topic.clone();
         match link.publish(message).await? {
             // A retained message waits for its subscribers.
             Verdict::Taken | Verdict::NoSubscriber => {
                 said.refused.remove(&topic);
+            }
+            Verdict::Refused(PubAckReason::NotAuthorized) if channel == Channel::State => {
+                return Err(link.not_allowed(&topic));
             }
             verdict => {
                 if said.refused.insert(topic.clone()) {

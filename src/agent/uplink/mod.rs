@@ -205,10 +205,10 @@ impl Uplink<'_> {
             tokio::time::sleep(STOP_MOST - ROUND).await;
         };
         tokio::select! {
-            // First: it knows best why a connection has ended.
+            // In this order: the broker's last word on what was said, then that it has closed.
             biased;
-            ended = connection.drive(|topic, payload| acks.take(topic, payload)) => ended,
             failed = self.serve(line, session) => failed,
+            ended = connection.drive(|topic, payload| acks.take(topic, payload)) => ended,
             () = gave_up => Ok(()),
         }
     }

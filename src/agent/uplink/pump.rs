@@ -142,7 +142,11 @@ impl Pump {
                         return Err(link.silent());
                     }
                 }
-                () = stop.stopped(), if stop_by.is_none() => stop_by = Some(self.clock.now() + FLUSH),
+                () = stop.stopped(), if stop_by.is_none() => {
+                    stop_by = Some(self.clock.now() + FLUSH);
+                    // A row may have been added in the same instant: look once more.
+                    lanes.added();
+                }
             }
         }
     }

@@ -50,7 +50,7 @@ pub enum SessionError {
         /// What the TLS library said.
         source: Cause,
     },
-    /// The broker answered, and refused.
+    /// The broker answered, and refused the connection or what makes it worth having.
     #[error("the broker at {broker} refused the connection: {why}")]
     Refused {
         /// Host and port.
@@ -263,6 +263,8 @@ impl Connection {
                     ..
                 })) => return Err(SessionError::TakenOver { broker, client: self.client_id }),
                 Err(e) => {
+                    // Its last word, if there was one, says more than that it closed: whoever waits for that goes first.
+                    tokio::task::yield_now().await;
                     let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
                     return Err(SessionError::Lost { broker, source });
                 }
@@ -308,6 +310,12 @@ impl Link {
     /// The broker has been silent for too long.
     pub(super) fn silent(&self) -> SessionError {
         SessionError::Silent { broker: self.broker.to_string(), silence: self.patience }
+    }
+
+    /// The broker lets the device connect but not be itself.
+    pub(super) fn not_allowed(&self, topic: &str) -> SessionError {
+        let why = format!("it does not let this device speak on {topic}; are these the credentials of another device?");
+        SessionError::Refused { broker: self.broker.to_string(), why, pace: Pace::Slowly }
     }
 
     fn lost(&self, why: &dyn Error) -> SessionError {
