@@ -1,1 +1,4 @@
 //! Integration tests, one module per behaviour.
+
+mod capture;
+mod common;

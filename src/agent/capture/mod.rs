@@ -1,13 +1,58 @@
-//! From a camera to access units, frames and full pictures. One file per kind of camera; `taps` chooses which
-//! decoded pictures become frames; `pixels` scales and converts them. GStreamer captures, decodes and encodes;
-//! it never muxes.
+//! From a camera to access units, frames and full pictures. GStreamer captures, decodes and encodes; it never
+//! muxes.
 //!
 //! Order: decode, (masks, full-picture pixels), region crop, taps. An encoded H.264 or H.265 stream is handed
 //! on untouched; anything else is encoded.
 //!
 //! Time: every [`Mono`] here is the capture clock's presentation time. For a live camera that is the daemon's
 //! monotonic clock and runs on across restarts of the camera; for a file read flat out it is the file's own
-//! time, from zero.
+//! time, from zero. Times never go back; where a stream's own do, that is a discontinuity.
+//!
+//! What belongs here: everything that knows GStreamer. What does not: keeping video (`ring`), looking at it
+//! (`infer`).
+//!
+//! | file | is |
+//! |---|---|
+//! | `kind`, `file`, `rtsp`, `test` | kinds of camera, and what their errors mean |
+//! | `elements` | GStreamer's elements by name; the choice of decoder and encoder |
+//! | `outlet` | the pipeline behind the source |
+//! | `restamp`, `timeline` | a stream's times become the capture clock's |
+//! | `units`, `nal`, `sps` | the end of the encoded branch |
+//! | `frames`, `taps`, `pixels`, `colour` | the end of the decoded branch |
+//! | `picture` | full pictures on demand |
+//! | `session`, `shared` | one session with a camera |
+//! | `stage` | session after session, with backoff |
+//! | `read` | a file flat out, for the commands |
+
+mod colour;
+mod elements;
+mod error;
+mod file;
+mod frames;
+mod kind;
+mod nal;
+mod outlet;
+mod picture;
+mod pixels;
+mod read;
+mod restamp;
+mod rtsp;
+mod session;
+mod shared;
+mod sps;
+mod stage;
+mod taps;
+mod test;
+mod timeline;
+mod units;
+
+pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};
+pub use picture::{Picture, Snapshots};
+pub use pixels::{PixelsError, FRAME_HEIGHT_MOST, FRAME_WIDTH};
+pub use read::{read_file, FileSummary, FileWarning};
+pub use session::{Continuity, End};
+pub use stage::{CameraState, Capture, CaptureSink, Count, FrameTap, Stats, Wants};
+pub use taps::{Taken, Tap};
 
 use std::sync::Arc;
 

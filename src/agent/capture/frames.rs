@@ -1,0 +1,111 @@
+//! The end of the decoded branch: the tap chooses, the chosen are scaled and handed to the consumer.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video::{VideoFrameRef, VideoInfo};
+
+use super::error::CaptureError;
+use super::pixels::Scaler;
+use super::shared::Shared;
+use super::taps::Tap;
+use super::{Frame, FrameTap};
+use crate::base::clock::Mono;
+
+/// A decoded picture that the tap may still choose.
+struct Held {
+    buffer: gst::Buffer,
+    info: VideoInfo,
+    discontinuity: bool,
+}
+
+/// Turns samples into frames.
+pub struct Frames {
+    shared: Arc<Shared>,
+    tap: Tap<Held>,
+    scaler: Scaler,
+    sample_fps: f32,
+    current: Option<(gst::Caps, VideoInfo)>,
+}
+
+impl Frames {
+    /// As the consumer wants them.
+    pub fn new(tap: FrameTap, shared: Arc<Shared>) -> Self {
+        Frames {
+            shared,
+            tap: Tap::new(tap.sample_fps),
+            scaler: Scaler::new(tap.region),
+            sample_fps: tap.sample_fps,
+            current: None,
+        }
+    }
+
+    /// Offers one decoded picture to the tap.
+    pub fn sample(&mut self, sample: &gst::Sample) -> Result<(), CaptureError> {
+        let shared = Arc::clone(&self.shared);
+        shared.stats.pictures.add(1);
+        shared.pictures_seen.during(shared.clock.as_ref(), || self.picture(sample))
+    }
+
+    fn picture(&mut self, sample: &gst::Sample) -> Result<(), CaptureError> {
+        let broken = |reason: &str| CaptureError::Decode { place: self.shared.place.clone(), reason: reason.into() };
+        let buffer = sample.buffer_owned().ok_or_else(|| broken("a picture came without its pixels"))?;
+        let caps = sample.caps().ok_or_else(|| broken("a picture came without its description"))?;
+        let at = buffer.pts().ok_or_else(|| broken("a picture came without a time"))?;
+        let at = Mono::from_nanos(at.nseconds());
+        let info = self.info(caps)?;
+        let discontinuity = self.shared.stamps().frame_breaks(at);
+        if discontinuity {
+            self.finish()?;
+        }
+        for (at, held) in self.tap.push(at, Held { buffer, info, discontinuity }) {
+            self.hand_on(at, held)?;
+        }
+        Ok(())
+    }
+
+    /// The end of the run: the last picture may be due.
+    pub fn finish(&mut self) -> Result<(), CaptureError> {
+        match self.tap.finish() {
+            Some((at, held)) => self.hand_on(at, held),
+            None => Ok(()),
+        }
+    }
+
+    fn hand_on(&mut self, at: Mono, held: Held) -> Result<(), CaptureError> {
+        let shared = &self.shared;
+        let failed = |source| CaptureError::Pixels { place: shared.place.clone(), source };
+        let rgb = {
+            let planes = VideoFrameRef::from_buffer_ref_readable(&held.buffer, &held.info)
+                .map_err(|e| CaptureError::Decode { place: shared.place.clone(), reason: e.to_string() })?;
+            self.scaler.frame(&planes).map_err(failed)?
+        };
+        let arrival = shared.stamps().arrival(at).unwrap_or_else(|| shared.clock.now());
+        shared.snapshots.put(&shared.camera, at, held.buffer, held.info);
+        shared.stats.frames.add(1);
+        shared.sink.frame(Frame {
+            camera: shared.camera.clone(),
+            at,
+            arrival,
+            width: rgb.width,
+            height: rgb.height,
+            rgb: rgb.data,
+            discontinuity: held.discontinuity,
+            sample_fps: self.sample_fps,
+        });
+        Ok(())
+    }
+
+    fn info(&mut self, caps: &gst::CapsRef) -> Result<VideoInfo, CaptureError> {
+        if let Some((known, info)) = &self.current
+            && **known == *caps
+        {
+            return Ok(info.clone());
+        }
+        let info = VideoInfo::from_caps(caps)
+            .map_err(|e| CaptureError::Decode { place: self.shared.place.clone(), reason: e.to_string() })?;
+        self.shared.check_size(info.width(), info.height())?;
+        self.current = Some((caps.to_owned(), info.clone()));
+        Ok(info)
+    }
+}

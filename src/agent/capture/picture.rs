@@ -1,0 +1,81 @@
+//! Full pictures on demand: of each camera the one that its newest frame was made from.
+//!
+//! One picture a camera is held, by reference; who asks for it gets a copy, so that nobody can keep the
+//! decoder's buffers from it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use gstreamer as gst;
+use gstreamer_video::{VideoFrameRef, VideoInfo};
+use jpeg_encoder::{ColorType, Encoder};
+
+use super::pixels::{self, PixelsError};
+use crate::agent::config::CameraId;
+use crate::base::clock::Mono;
+
+/// A decoded picture in full size, upright.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Presentation time, that of the frame made from it.
+    pub at: Mono,
+    buffer: gst::Buffer,
+    info: VideoInfo,
+}
+
+impl Picture {
+    /// Pixels.
+    pub fn width(&self) -> u32 {
+        self.info.width()
+    }
+
+    /// Pixels.
+    pub fn height(&self) -> u32 {
+        self.info.height()
+    }
+
+    /// As a JPEG of this quality, 1 to 100.
+    pub fn to_jpeg(&self, quality: u8) -> Result<Vec<u8>, PixelsError> {
+        let failed = |reason: String| PixelsError::Jpeg { width: self.width(), height: self.height(), reason };
+        let planes = VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info)
+            .map_err(|e| failed(e.to_string()))?;
+        let rgb = pixels::full_rgb(&planes)?;
+        let side = |pixels: u32| u16::try_from(pixels).map_err(|e| failed(e.to_string()));
+        let mut jpeg = Vec::new();
+        Encoder::new(&mut jpeg, quality.clamp(1, 100))
+            .encode(&rgb.data, side(rgb.width)?, side(rgb.height)?, ColorType::Rgb)
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(jpeg)
+    }
+}
+
+/// The newest picture of every camera; clones share it. Its lock is held for no longer than it takes to clone
+/// a reference.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshots(Arc<Mutex<BTreeMap<CameraId, Picture>>>);
+
+impl Snapshots {
+    pub(super) fn put(&self, camera: &CameraId, at: Mono, buffer: gst::Buffer, info: VideoInfo) {
+        let picture = Picture { at, buffer, info };
+        // Outside the lock goes what was there before: its memory may go back to a pool.
+        let before = match self.lock().entry(camera.clone()) {
+            std::collections::btree_map::Entry::Occupied(mut e) => Some(e.insert(picture)),
+            std::collections::btree_map::Entry::Vacant(e) => {
+                e.insert(picture);
+                None
+            }
+        };
+        drop(before);
+    }
+
+    /// A copy of the camera's newest picture; none before its first frame.
+    pub fn latest(&self, camera: &CameraId) -> Option<Picture> {
+        let picture = self.lock().get(camera).cloned()?;
+        let buffer = picture.buffer.copy_deep().ok()?;
+        Some(Picture { buffer, ..picture })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<CameraId, Picture>> {
+        self.0.lock().expect("nothing panics under this lock")
+    }
+}

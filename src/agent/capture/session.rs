@@ -1,0 +1,211 @@
+//! One session with a camera: from connecting to the end of the stream, an error, or a stop.
+//!
+//! Threads: GStreamer's streaming threads run the probes and the sinks, and call the consumer; the thread that
+//! called [`run_once`] waits on the pipeline's bus, watches for a camera that sends nothing, and is the only
+//! one that tears the pipeline down. What they share is [`Shared`].
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::error::CaptureError;
+use super::kind::{self, Kind, Pacing, Trouble};
+use super::outlet::Outlet;
+use super::shared::{Activity, Shared, Stamps};
+use super::timeline::Origin;
+use super::{elements, CameraState, Capture};
+use crate::base::clock::Mono;
+use crate::base::progress::Beat;
+use crate::base::stop::StopToken;
+
+/// How a session ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The file is at its end.
+    Eos,
+    /// A stop was asked for.
+    Stopped,
+}
+
+/// What one session hands on to the next of the same camera.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Continuity {
+    /// No time may come before this.
+    not_before: Mono,
+    /// Whether something was given before, so that the next thing given is a discontinuity.
+    interrupted: bool,
+}
+
+/// What the bus is looked at for, at least so often.
+const ROUND: Duration = Duration::from_millis(50);
+/// What a camera may take from connecting to its first picture, at least.
+const CONNECT_LEAST: Duration = Duration::from_secs(15);
+/// What a session that came to the end of its stream saw.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Times that went back.
+    pub jumps: u64,
+    /// End of the last picture.
+    pub end: Mono,
+    /// Length by the container, if it says.
+    pub announced: Option<Duration>,
+    /// Size of the pictures.
+    pub size: Option<(u32, u32)>,
+}
+
+/// Runs one session. `continuity` carries on from the session before.
+pub fn run_once(
+    capture: &Capture,
+    continuity: &mut Continuity,
+    stop: &StopToken,
+    beat: &Beat,
+) -> Result<(End, Seen), CaptureError> {
+    elements::init()?;
+    let (kind, pacing) = kind::of(&capture.camera.source);
+    let playing = Playing::start(capture, kind.as_ref(), pacing, continuity)?;
+    let outcome = playing.watch(capture, kind.as_ref(), stop, beat);
+    let announced = playing.announced();
+    let shared = Arc::clone(&playing.shared);
+    drop(playing);
+    let stamps = shared.stamps();
+    if let Some(end) = stamps.timeline.end() {
+        *continuity = Continuity { not_before: end, interrupted: true };
+    }
+    let seen = Seen { jumps: stamps.jumps, end: continuity.not_before, announced, size: shared.size() };
+    outcome.map(|end| (end, seen))
+}
+
+/// A pipeline that plays; dropping it ends it.
+struct Playing {
+    pipeline: gst::Pipeline,
+    bus: gst::Bus,
+    shared: Arc<Shared>,
+    started: Mono,
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        if self.pipeline.set_state(gst::State::Null).is_err() {
+            log::debug!(camera:% = self.shared.camera; "the pipeline ended with an error");
+        }
+    }
+}
+
+impl Playing {
+    fn start(
+        capture: &Capture,
+        kind: &dyn Kind,
+        pacing: Pacing,
+        continuity: &Continuity,
+    ) -> Result<Playing, CaptureError> {
+        let pipeline = gst::Pipeline::new();
+        let bus = pipeline.bus().expect("a pipeline has a bus");
+        let origin = match pacing {
+            Pacing::FlatOut => Origin::Zero(continuity.not_before),
+            Pacing::Live | Pacing::Realtime => Origin::Arrival { not_before: continuity.not_before },
+        };
+        let shared = Arc::new(Shared {
+            camera: capture.camera.id.clone(),
+            place: kind.place(),
+            pacing,
+            encode_kbps: capture.camera.encode_kbps,
+            wants: capture.wants,
+            sink: Arc::clone(&capture.sink),
+            clock: Arc::clone(&capture.clock),
+            stats: Arc::clone(&capture.stats),
+            snapshots: capture.snapshots.clone(),
+            units_seen: Activity::default(),
+            pictures_seen: Activity::default(),
+            stamps: Mutex::new(Stamps::new(origin, continuity.interrupted)),
+            size: Mutex::new(None),
+            failure: Mutex::new(None),
+            bus: bus.clone(),
+        });
+        let playing = Playing { pipeline, bus, shared, started: capture.clock.now() };
+        kind.build(&playing.pipeline, &Outlet::new(&playing.pipeline, Arc::clone(&playing.shared)))?;
+        // Why it may not start is on the bus, where `watch` finds it.
+        if playing.pipeline.set_state(gst::State::Playing).is_err() && !playing.bus.have_pending() {
+            return Err(CaptureError::Pipeline { place: kind.place(), reason: "the pipeline doesn't start".into() });
+        }
+        Ok(playing)
+    }
+
+    /// Waits for the end of the session, whatever it is.
+    fn watch(&self, capture: &Capture, kind: &dyn Kind, stop: &StopToken, beat: &Beat) -> Result<End, CaptureError> {
+        let shared = &self.shared;
+        let mut running = false;
+        let mut missing = None;
+        loop {
+            beat.beat();
+            if stop.is_stopped() {
+                return Ok(End::Stopped);
+            }
+            let message = self.bus.timed_pop(gst::ClockTime::from_mseconds(ROUND.as_millis() as u64));
+            // An error of ours comes before what GStreamer says about the thread that it ended.
+            if let Some(error) = shared.failure() {
+                return Err(error);
+            }
+            match message.as_ref().map(|m| m.view()) {
+                Some(gst::MessageView::Error(e)) => {
+                    log::debug!(camera:% = shared.camera; "GStreamer: {}", e.error());
+                    return Err(kind.explain(&Trouble::new(e, missing)));
+                }
+                Some(gst::MessageView::Element(e)) => {
+                    missing = missing.or_else(|| e.structure().and_then(missing_plugin));
+                }
+                Some(gst::MessageView::Eos(_)) => return self.at_end(),
+                _ => {}
+            }
+            if !running && (shared.units_seen.count() > 0 || shared.pictures_seen.count() > 0) {
+                running = true;
+                shared.sink.state(CameraState::Running { size: shared.size() });
+            }
+            self.check_life(capture.camera.frozen_after)?;
+        }
+    }
+
+    /// The stream is over: for a file that gave something that is the end, for anything else trouble.
+    fn at_end(&self) -> Result<End, CaptureError> {
+        let shared = &self.shared;
+        let place = || shared.place.clone();
+        let nothing = (shared.wants.access_units && shared.units_seen.count() == 0)
+            || (shared.wants.frames.is_some() && shared.pictures_seen.count() == 0);
+        match shared.pacing {
+            Pacing::Live => Err(CaptureError::Closed { place: place() }),
+            _ if nothing => Err(CaptureError::Truncated { place: place(), reason: "it has no whole picture".into() }),
+            _ => Ok(End::Eos),
+        }
+    }
+
+    fn check_life(&self, frozen_after: Duration) -> Result<(), CaptureError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let idle = |activity: &Activity, what: &'static str| {
+            let bound = if activity.count() == 0 { frozen_after.max(CONNECT_LEAST) } else { frozen_after };
+            if activity.idle(now, self.started) < bound {
+                Ok(())
+            } else {
+                Err(CaptureError::Frozen { place: shared.place.clone(), what, after: bound })
+            }
+        };
+        if shared.wants.access_units {
+            idle(&shared.units_seen, "video")?;
+        }
+        if shared.wants.frames.is_some() {
+            idle(&shared.pictures_seen, "picture")?;
+        }
+        Ok(())
+    }
+
+    /// The stream's length, if its container says.
+    fn announced(&self) -> Option<Duration> {
+        self.pipeline.query_duration::<gst::ClockTime>().map(Duration::from)
+    }
+}
+
+/// What a message about a missing plugin says is missing.
+fn missing_plugin(structure: &gst::StructureRef) -> Option<String> {
+    (structure.name() == "missing-plugin").then(|| structure.get::<String>("name").ok()).flatten()
+}

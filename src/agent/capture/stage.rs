@@ -1,0 +1,210 @@
+//! Session after session with one camera: what is wanted of it, who gets it, and what happens when it is lost.
+//!
+//! ```text
+//!              ┌──────────── backoff (1 s to 60 s, at once for a file that repeats) ◄─┐
+//!              ▼                                                                      │
+//!          Connecting ──► Running ──► Lost ───────────────────────────────────────────┘
+//!              │             │
+//!              │             └──► Ended      a file that doesn't repeat
+//!              └────────────────► Failed     a file that can't be read: somebody must act
+//! ```
+//!
+//! A network camera is never given up, not even with a wrong password: that is tried again at the slowest
+//! pace, so that setting the camera right is enough and no account gets locked.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::CaptureError;
+use super::session;
+use super::{AccessUnit, Continuity, End, Frame, Snapshots};
+use crate::agent::config::{Camera, Region, Source};
+use crate::base::backoff::Backoff;
+use crate::base::clock::Clock;
+use crate::base::error::{Chain, Retry};
+use crate::base::progress::Beat;
+use crate::base::stop::StopToken;
+
+/// First and greatest wait before a lost camera is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The longest wait between two signs of life.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// What a session is to give. Branches that nobody wants are not built.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wants {
+    /// Encoded video, for the ring.
+    pub access_units: bool,
+    /// Frames, for the classifier; without them an encoded stream isn't decoded.
+    pub frames: Option<FrameTap>,
+}
+
+/// How frames are to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameTap {
+    /// Frames a second, above 0; a slower camera gives what it has.
+    pub sample_fps: f32,
+    /// Part of the picture; none: all of it.
+    pub region: Option<Region>,
+}
+
+/// The consumer of one camera.
+///
+/// Called from GStreamer's threads, one call of each method at a time, with times that don't fall. For a live
+/// camera no method may block. For a file read flat out they may, and that is what paces it; the consumer
+/// must then let them go before it waits for the session's end.
+pub trait CaptureSink: Send + Sync {
+    /// The next access unit in decode order; the first one ever, and the first after a restart, is a keyframe.
+    fn access_unit(&self, unit: AccessUnit);
+    /// The next frame.
+    fn frame(&self, frame: Frame);
+    /// The camera's state has changed.
+    fn state(&self, state: CameraState);
+}
+
+/// How it stands with a camera.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CameraState {
+    /// No picture yet.
+    Connecting,
+    /// Video comes.
+    Running {
+        /// Width and height of the upright pictures in pixels, once one was decoded.
+        size: Option<(u32, u32)>,
+    },
+    /// It has stopped coming; tried again after `retry_in`.
+    Lost {
+        /// Why, in one line.
+        reason: String,
+        /// Until the next attempt.
+        retry_in: Duration,
+    },
+    /// A file is at its end, or a stop was asked for.
+    Ended,
+    /// It can't be had until somebody acts.
+    Failed {
+        /// Why, in one line.
+        reason: String,
+    },
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds to it.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// As it stands.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of one camera since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Access units handed on.
+    pub access_units: Count,
+    /// Pictures decoded.
+    pub pictures: Count,
+    /// Frames handed on.
+    pub frames: Count,
+    /// Access units or pictures left out because decoder or encoder were late.
+    pub skipped: Count,
+    /// Sessions begun.
+    pub sessions: Count,
+}
+
+/// One camera, ready to run.
+pub struct Capture {
+    /// Its configuration.
+    pub camera: Camera,
+    /// What is wanted of it.
+    pub wants: Wants,
+    /// The capture clock.
+    pub clock: Arc<dyn Clock>,
+    /// Who gets it.
+    pub sink: Arc<dyn CaptureSink>,
+    /// Counted here.
+    pub stats: Arc<Stats>,
+    /// Where full pictures are kept.
+    pub snapshots: Snapshots,
+}
+
+impl Capture {
+    /// One session: until the stream ends, is lost, or a stop is asked for.
+    pub fn run_once(&self, continuity: &mut Continuity, stop: &StopToken, beat: &Beat) -> Result<End, CaptureError> {
+        self.stats.sessions.add(1);
+        self.sink.state(CameraState::Connecting);
+        session::run_once(self, continuity, stop, beat).map(|(end, _)| end)
+    }
+
+    /// Session after session, until a stop is asked for or a file is at its end or unusable. The error is the
+    /// one that somebody must act on; it has been logged and reported already.
+    pub fn run(&self, stop: &StopToken, beat: &Beat) -> Result<(), CaptureError> {
+        let mut continuity = Continuity::default();
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let outcome = loop {
+            let given = self.given();
+            match self.run_once(&mut continuity, stop, beat) {
+                Ok(End::Eos) if self.repeats() => continue,
+                Ok(End::Eos | End::Stopped) => break Ok(()),
+                Err(e) if e.retry() == Retry::Never && !self.is_remote() => break Err(e),
+                Err(e) => {
+                    if self.given() > given {
+                        backoff.reset();
+                    }
+                    let retry_in = match e.retry() {
+                        Retry::Later => backoff.next_delay(),
+                        Retry::Never => RETRY.1,
+                    };
+                    let reason = Chain(&e).to_string();
+                    log::warn!(camera:% = self.camera.id; "camera lost: {reason}; next attempt in {:.1} s", retry_in.as_secs_f32());
+                    self.sink.state(CameraState::Lost { reason, retry_in });
+                    if wait(retry_in, stop, beat) {
+                        break Ok(());
+                    }
+                }
+            }
+        };
+        match &outcome {
+            Ok(()) => self.sink.state(CameraState::Ended),
+            Err(e) => {
+                let reason = Chain(e).to_string();
+                log::error!(camera:% = self.camera.id; "camera given up: {reason}");
+                self.sink.state(CameraState::Failed { reason });
+            }
+        }
+        outcome
+    }
+
+    fn given(&self) -> u64 {
+        self.stats.access_units.get() + self.stats.pictures.get()
+    }
+
+    fn repeats(&self) -> bool {
+        matches!(self.camera.source, Source::File { repeat: true, .. })
+    }
+
+    fn is_remote(&self) -> bool {
+        matches!(self.camera.source, Source::Rtsp { .. })
+    }
+}
+
+/// Waits and goes round meanwhile; true if stopped.
+fn wait(mut time: Duration, stop: &StopToken, beat: &Beat) -> bool {
+    while !time.is_zero() {
+        beat.beat();
+        let step = time.min(ROUND);
+        if stop.wait(step) {
+            return true;
+        }
+        time -= step;
+    }
+    stop.is_stopped()
+}

@@ -1,0 +1,208 @@
+//! Which decoded pictures a consumer gets: for each tick of a grid over presentation time the nearest picture,
+//! each picture once. Pure, and a function of the presentation times alone: the same file gives the same
+//! frames at any speed, and the daemon's frames are `replay`'s.
+//!
+//! A picture's *cell* is the time to which it is the nearest picture: from halfway after the picture before it
+//! to halfway before the next one (of two equally near, the later one is taken). A picture is taken if a tick
+//! lies in its cell. The part of the cell up to the picture itself is known when the picture comes, the rest
+//! when the next one does; so a picture that lies just before a tick is decided one picture later, and no
+//! sooner is possible.
+//!
+//! Invariants: times and pictures come out in the order they came in; no picture comes out twice; the first
+//! picture of a run is always taken (it is the origin of the grid); a camera slower than the grid gives all
+//! its pictures.
+
+use crate::base::clock::Mono;
+
+/// One consumer's grid, and the picture that may still turn out to be nearest to a tick.
+#[derive(Debug)]
+pub struct Tap<T> {
+    period_ns: u64,
+    run: Option<Run<T>>,
+}
+
+#[derive(Debug)]
+struct Run<T> {
+    origin: u64,
+    /// Time of the newest picture, and how long after the one before it that came.
+    last: u64,
+    interval: u64,
+    /// The newest picture, if it isn't taken yet.
+    held: Option<T>,
+}
+
+/// What one picture decided, in order of time: the picture before it, itself, both or none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken<T> {
+    before: Option<(Mono, T)>,
+    this: Option<(Mono, T)>,
+}
+
+impl<T> Taken<T> {
+    /// Neither.
+    const NONE: Self = Taken { before: None, this: None };
+}
+
+impl<T> IntoIterator for Taken<T> {
+    type Item = (Mono, T);
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<(Mono, T)>, std::option::IntoIter<(Mono, T)>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.before.into_iter().chain(self.this)
+    }
+}
+
+impl<T> Tap<T> {
+    /// A grid of `fps` ticks a second. Rates beyond one tick a nanosecond or one a century are taken as those.
+    pub fn new(fps: f32) -> Self {
+        // The cast saturates; a rate that isn't a positive number has been refused by the configuration.
+        let period_ns = (1e9 / f64::from(fps)).round() as u64;
+        Tap { period_ns: period_ns.clamp(1, 1 << 61), run: None }
+    }
+
+    /// The next picture in presentation order. One that isn't later than the one before it is passed over.
+    pub fn push(&mut self, at: Mono, picture: T) -> Taken<T> {
+        let now = at.as_nanos();
+        let Some(run) = &mut self.run else {
+            self.run = Some(Run { origin: now, last: now, interval: 0, held: None });
+            return Taken { before: None, this: Some((at, picture)) };
+        };
+        if now <= run.last {
+            return Taken::NONE;
+        }
+        let (last, origin, period) = (run.last, run.origin, self.period_ns);
+        (run.last, run.interval) = (now, now - last);
+        // Twice every time, so that the middle between two pictures is a whole number.
+        let middle2 = u128::from(last) + u128::from(now);
+        let held = run.held.take();
+        let before = if tick_within(origin, period, 2 * u128::from(last) + 1, middle2) { held } else { None };
+        let this = if tick_within(origin, period, middle2, 2 * u128::from(now) + 1) {
+            Some((at, picture))
+        } else {
+            run.held = Some(picture);
+            None
+        };
+        Taken { before: before.map(|p| (Mono::from_nanos(last), p)), this }
+    }
+
+    /// The end of the run: gives the last picture if a tick comes soon enough after it, as if one more picture
+    /// followed at the same distance. The next picture begins a new run with its own origin.
+    pub fn finish(&mut self) -> Option<(Mono, T)> {
+        let run = self.run.take()?;
+        let last2 = 2 * u128::from(run.last);
+        let due = tick_within(run.origin, self.period_ns, last2 + 1, last2 + u128::from(run.interval));
+        run.held.filter(|_| due).map(|p| (Mono::from_nanos(run.last), p))
+    }
+}
+
+/// Whether twice a tick lies in `from2..to2`.
+fn tick_within(origin: u64, period: u64, from2: u128, to2: u128) -> bool {
+    let (origin2, period2) = (2 * u128::from(origin), 2 * u128::from(period));
+    let ticks_before = from2.saturating_sub(origin2).div_ceil(period2);
+    origin2 + ticks_before * period2 < to2
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Everything a tap gives for pictures at `times`, the end included.
+    fn taken(fps: f32, times: &[u64]) -> Vec<u64> {
+        let mut tap = Tap::new(fps);
+        let mut out: Vec<u64> = Vec::new();
+        for &t in times {
+            out.extend(tap.push(Mono::from_nanos(t), t).into_iter().map(|(at, p)| {
+                assert_eq!(at.as_nanos(), p);
+                p
+            }));
+        }
+        out.extend(tap.finish().map(|(_, p)| p));
+        out
+    }
+
+    fn steady(fps: f64, seconds: u64) -> Vec<u64> {
+        (0..).map(|i| (f64::from(i) * 1e9 / fps) as u64).take_while(|t| *t < seconds * SECOND).collect()
+    }
+
+    /// What the rule says, by looking at the whole: the picture nearest to each tick up to the last picture.
+    fn by_definition(fps: f32, times: &[u64]) -> Vec<u64> {
+        let period = (1e9 / f64::from(fps)).round() as u64;
+        let (first, last) = (times[0], times[times.len() - 1]);
+        let mut nearest: Vec<u64> = (0..)
+            .map(|k| first + k * period)
+            .take_while(|tick| *tick <= last)
+            .map(|tick| *times.iter().rev().min_by_key(|t| t.abs_diff(tick)).expect("pictures"))
+            .collect();
+        nearest.dedup();
+        nearest
+    }
+
+    #[test]
+    fn usual_cameras_give_the_rate_asked_for() {
+        for camera in [25.0, 30.0, 29.97, 50.0, 60.0] {
+            let frames = taken(8.0, &steady(camera, 10));
+            assert!((79..=81).contains(&frames.len()), "{camera} fps gave {}", frames.len());
+            let most = frames.windows(2).map(|w| w[1] - w[0]).max().expect("frames");
+            assert!(most as f64 <= 125e6 + 1e9 / camera + 1.0, "{camera} fps left {most} ns");
+        }
+    }
+
+    #[test]
+    fn a_camera_slower_than_the_grid_gives_what_it_has() {
+        for camera in [7.0, 5.0, 1.0] {
+            let times = steady(camera, 10);
+            assert_eq!(taken(8.0, &times), times);
+        }
+        assert_eq!(taken(12.5, &steady(12.5, 10)), steady(12.5, 10));
+    }
+
+    #[test]
+    fn a_picture_at_or_after_its_tick_is_decided_at_once() {
+        let mut tap = Tap::new(10.0);
+        let ms = Mono::from_millis;
+        assert_eq!(tap.push(ms(500), 0).into_iter().count(), 1);
+        // 90 ms after the origin is the nearest so far, but 100 ms may come.
+        assert_eq!(tap.push(ms(590), 1).into_iter().count(), 0);
+        let both: Vec<_> = tap.push(ms(700), 2).into_iter().collect();
+        assert_eq!(both, [(ms(590), 1), (ms(700), 2)]);
+    }
+
+    #[test]
+    fn of_two_equally_near_the_later_is_taken() {
+        assert_eq!(taken(1.0, &[0, 999, 2 * SECOND - 999]), [0, 2 * SECOND - 999]);
+    }
+
+    #[test]
+    fn a_new_run_has_its_own_origin_and_the_last_picture_counts_if_a_tick_is_near() {
+        let mut tap = Tap::new(8.0);
+        for (i, t) in [0, 40, 80, 120].into_iter().enumerate() {
+            assert_eq!(tap.push(Mono::from_millis(t), i).into_iter().count(), usize::from(i == 0));
+        }
+        assert_eq!(tap.finish(), Some((Mono::from_millis(120), 3)));
+        assert_eq!(tap.finish(), None);
+        assert_eq!(tap.push(Mono::from_millis(133), 9).into_iter().count(), 1);
+        assert_eq!(tap.finish(), None, "it was taken already");
+    }
+
+    proptest! {
+        #[test]
+        fn any_times_give_the_nearest_pictures_once_each(
+            steps in prop::collection::vec(1_u64..400_000_000, 1..200),
+            first in 0_u64..10 * SECOND,
+            fps in prop::sample::select(vec![1.0_f32, 5.0, 7.5, 8.0, 12.5, 29.97]),
+        ) {
+            let times: Vec<u64> = steps.iter().scan(first, |t, s| { *t += s; Some(*t) }).collect();
+            let got = taken(fps, &times);
+            let due = by_definition(fps, &times);
+            // Only the end can differ: the last picture may be taken for a tick just after it.
+            prop_assert!(got == due || got.split_last() == Some((&times[times.len() - 1], &due[..])),
+                "{got:?} is not {due:?}");
+            prop_assert!(got.windows(2).all(|w| w[0] < w[1]));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! From a stream's running times to the capture clock's: where a session begins, what to do about missing or
+//! falling time-stamps, and decode times where the container has none. Pure.
+//!
+//! Invariants, over everything one [`Timeline`] gives and over sessions that hand on [`Timeline::end`]:
+//! `dts <= pts`; `dts` never falls; a `pts` is never below a `dts` given before it. Between two jumps, distances
+//! are the stream's own, to the nanosecond.
+
+use crate::base::clock::Mono;
+
+/// Assumed between pictures of a stream that doesn't say: 40 ms.
+const INTERVAL_NS: i64 = 40_000_000;
+
+/// Where a session's times begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The stream's time zero is this time: files read flat out.
+    Zero(Mono),
+    /// The first access unit is now, but not before this time: live.
+    Arrival {
+        /// End of the session before.
+        not_before: Mono,
+    },
+}
+
+/// Times of one access unit or picture on the capture clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Presentation.
+    pub pts: Mono,
+    /// Decoding.
+    pub dts: Mono,
+    /// The stream's own times went back here.
+    pub jumped: bool,
+}
+
+/// The mapping of one session.
+#[derive(Debug)]
+pub struct Timeline {
+    origin: Origin,
+    offset: Option<i64>,
+    /// By how many pictures presentation may run behind decoding.
+    reorder: usize,
+    /// Presentation times that have not served as a decode time yet, rising; at most `reorder` of them.
+    waiting: Vec<i64>,
+    interval: i64,
+    last_in: i64,
+    last_dts: i64,
+    max_pts: i64,
+}
+
+impl Timeline {
+    /// A session that has given nothing yet. Pictures come in presentation order until
+    /// [`Self::set_reorder`] says otherwise.
+    pub fn new(origin: Origin) -> Self {
+        let (Origin::Zero(earliest) | Origin::Arrival { not_before: earliest }) = origin;
+        Timeline {
+            origin,
+            offset: None,
+            reorder: 0,
+            waiting: Vec::new(),
+            interval: INTERVAL_NS,
+            last_in: 0,
+            last_dts: nanos(earliest),
+            max_pts: 0,
+        }
+    }
+
+    /// How many pictures may come between decoding and presentation of one; from the stream's parameters.
+    pub fn set_reorder(&mut self, pictures: usize) {
+        if self.reorder != pictures {
+            self.reorder = pictures;
+            self.waiting.clear();
+        }
+    }
+
+    /// Where the next session may begin: one picture after the last; nothing if there was none.
+    pub fn end(&self) -> Option<Mono> {
+        self.offset.map(|_| mono(self.max_pts + self.interval))
+    }
+
+    /// The next access unit in decode order (or picture, in presentation order), by its running times in
+    /// nanoseconds, as far as it has any.
+    pub fn stamp(&mut self, pts: Option<i64>, dts: Option<i64>, duration: Option<i64>, now: Mono) -> Stamp {
+        if let Some(duration) = duration.filter(|d| *d > 0) {
+            self.interval = duration;
+        }
+        let pts_in = pts.or(dts).unwrap_or(self.last_in + self.interval);
+        self.last_in = pts_in;
+        let mut dts_in = dts.unwrap_or_else(|| self.decode_time(pts_in));
+        let first = self.offset.is_none();
+        let offset = *self.offset.get_or_insert(match self.origin {
+            Origin::Zero(start) => nanos(start),
+            Origin::Arrival { not_before } => nanos(now.max(not_before)) - pts_in,
+        });
+        let mut pts_out = pts_in + offset;
+        let jumped = !first && pts_out < self.last_dts;
+        if jumped {
+            pts_out = self.max_pts + self.interval;
+            self.offset = Some(pts_out - pts_in);
+            self.waiting.clear();
+            dts_in = dts.unwrap_or_else(|| self.decode_time(pts_in));
+        }
+        let offset = self.offset.unwrap_or(offset);
+        let pts_out = pts_out.max(0);
+        let dts_out = (dts_in + offset).max(self.last_dts).min(pts_out);
+        self.last_dts = dts_out;
+        self.max_pts = self.max_pts.max(pts_out);
+        Stamp { pts: mono(pts_out), dts: mono(dts_out), jumped }
+    }
+
+    /// The decode time of the access unit presented at `pts`: the presentation times in rising order, `reorder`
+    /// pictures later. No later picture can be presented before it.
+    fn decode_time(&mut self, pts: i64) -> i64 {
+        let place = self.waiting.partition_point(|w| *w <= pts);
+        self.waiting.insert(place, pts);
+        let missing = (self.reorder + 1).saturating_sub(self.waiting.len());
+        if missing == 0 { self.waiting.remove(0) } else { self.waiting[0] - missing as i64 * self.interval }
+    }
+}
+
+fn nanos(t: Mono) -> i64 {
+    i64::try_from(t.as_nanos()).unwrap_or(i64::MAX / 4)
+}
+
+fn mono(ns: i64) -> Mono {
+    Mono::from_nanos(ns.max(0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FRAME: i64 = 40_000_000;
+    const NOW: Mono = Mono::from_millis(5_000);
+
+    fn file() -> Timeline {
+        Timeline::new(Origin::Zero(Mono::ZERO))
+    }
+
+    #[test]
+    fn a_file_keeps_its_own_times() {
+        let mut line = file();
+        let s = line.stamp(Some(3 * FRAME), Some(FRAME), None, NOW);
+        assert_eq!((s.pts.as_millis(), s.dts.as_millis(), s.jumped), (120, 40, false));
+        assert_eq!(line.end(), Some(Mono::from_millis(160)));
+    }
+
+    #[test]
+    fn a_live_session_begins_now_but_never_before_the_one_before_it() {
+        let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
+        assert_eq!(line.stamp(Some(77), None, None, NOW).pts, NOW);
+        let mut line = Timeline::new(Origin::Arrival { not_before: Mono::from_millis(9_000) });
+        assert_eq!(line.stamp(Some(77), None, None, NOW).pts, Mono::from_millis(9_000));
+        assert_eq!(line.stamp(Some(77 + FRAME), None, None, NOW).pts, Mono::from_millis(9_040));
+        assert_eq!(Timeline::new(Origin::Zero(NOW)).end(), None);
+    }
+
+    #[test]
+    fn times_that_go_back_go_on_instead() {
+        let mut line = file();
+        for i in 0..50 {
+            assert!(!line.stamp(Some(i * FRAME), Some(i * FRAME), Some(FRAME), NOW).jumped);
+        }
+        let back = line.stamp(Some(10 * FRAME), Some(10 * FRAME), Some(FRAME), NOW);
+        assert_eq!((back.pts.as_millis(), back.jumped), (2_000, true));
+        let on = line.stamp(Some(11 * FRAME), Some(11 * FRAME), Some(FRAME), NOW);
+        assert_eq!((on.pts.as_millis(), on.jumped), (2_040, false));
+    }
+
+    #[test]
+    fn without_any_times_pictures_follow_each_other() {
+        let mut line = file();
+        let times: Vec<u64> = (0..3).map(|_| line.stamp(None, None, Some(100_000_000), NOW).pts.as_millis()).collect();
+        assert_eq!(times, [100, 200, 300]);
+    }
+
+    #[test]
+    fn decode_times_are_derived_from_reordered_pictures() {
+        let mut line = Timeline::new(Origin::Zero(Mono::from_millis(1_000)));
+        line.set_reorder(2);
+        let order = [0, 4, 2, 1, 3, 8, 6, 5, 7];
+        let stamps: Vec<Stamp> = order.iter().map(|i| line.stamp(Some(i * FRAME), None, Some(FRAME), NOW)).collect();
+        let dts: Vec<u64> = stamps.iter().map(|s| s.dts.as_millis()).collect();
+        assert_eq!(dts, [920, 960, 1000, 1040, 1080, 1120, 1160, 1200, 1240]);
+        assert!(stamps.iter().all(|s| s.dts <= s.pts && !s.jumped));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_invariants_hold(
+            input in prop::collection::vec(
+                (prop::option::of(-FRAME..100 * FRAME), prop::option::of(-FRAME..100 * FRAME)), 1..100),
+            reorder in 0_usize..4,
+        ) {
+            let mut line = file();
+            line.set_reorder(reorder);
+            let mut last = Mono::ZERO;
+            for (pts, dts) in input {
+                let s = line.stamp(pts, dts, None, NOW);
+                prop_assert!(s.dts <= s.pts);
+                prop_assert!(s.dts >= last);
+                last = s.dts;
+            }
+        }
+
+        #[test]
+        fn any_legal_reordering_passes_without_a_jump(groups in prop::collection::vec(1_i64..4, 1..40)) {
+            // Anchors decoded ahead of 0 to 3 pictures shown before them: reordering of one.
+            let mut line = file();
+            line.set_reorder(1);
+            let mut shown = 0;
+            let mut all = vec![line.stamp(Some(0), None, Some(FRAME), NOW)];
+            for group in groups {
+                all.push(line.stamp(Some((shown + group) * FRAME), None, Some(FRAME), NOW));
+                all.extend((1..group).map(|b| line.stamp(Some((shown + b) * FRAME), None, Some(FRAME), NOW)));
+                shown += group;
+            }
+            prop_assert!(all.iter().all(|s| !s.jumped && s.dts <= s.pts));
+            prop_assert!(all.windows(2).all(|w| w[0].dts <= w[1].dts));
+        }
+    }
+}
