@@ -4,11 +4,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import torch
 import torch.nn.functional as F
 
 CLASSES = ["Fighting", "Normal"]
-AUGMENTED = 8                               # views of each clip beside the plain one
+AUGMENTED = 6                               # views of each clip beside the plain one
 WINDOW = 16
 
 
@@ -30,10 +31,17 @@ def augment(views, rng):
         x = x.flip(3)
     x = 255 * (x / 255).clamp(0, 1) ** np.exp(rng.uniform(-0.35, 0.35))
     x = (x - 128) * rng.uniform(0.7, 1.3) + 128 + rng.uniform(-25, 25)
-    return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def features(encoder, views_dir, cache, table):
+def encoder_of(path):
+    """The exported encoder on ONNX Runtime: uint8 [n,h,w,6] -> float32 [n,320]. Three times as fast as PyTorch here."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda views: np.concatenate(
+        [session.run(["features"], {"view": np.array(views[i:i + 16])})[0] for i in range(0, len(views), 16)])
+
+
+def features(encode, views_dir, cache, table):
     """{clip: float32 [1 + AUGMENTED, n, 320]}, computed once."""
     cache = Path(cache)
     if cache.exists():
@@ -42,9 +50,7 @@ def features(encoder, views_dir, cache, table):
     for clip, _, _ in clips(table):
         views = np.load(Path(views_dir) / (Path(clip).stem + ".npy"))
         rng = np.random.default_rng(zlib.crc32(clip.encode()))
-        sets = [torch.from_numpy(views)] + [augment(views, rng) for _ in range(AUGMENTED)]
-        with torch.inference_mode():
-            found[clip] = np.stack([encoder(s)[0].numpy() for s in sets])
+        found[clip] = np.stack([encode(s) for s in [views] + [augment(views, rng) for _ in range(AUGMENTED)]])
     np.savez(cache, **found)
     return found
 

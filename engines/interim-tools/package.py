@@ -96,7 +96,7 @@ def main():
 
     listing = ['clip = "golden/clip.mp4"', 'features = "golden/features.f32"',
                'probabilities = "golden/probabilities.f32"', f"windows = {windows}"]
-    for n, (at_ms, view) in enumerate(zip(times, views)):
+    for n, (at_ms, view) in enumerate(zip(map(round, times), views)):
         shutil.copyfile(args.golden / f"{n:05}.png", golden / f"frame-{n:02}.png")
         digest = hashlib.sha256(view.tobytes()).hexdigest()
         listing.append(f'\n[[frame]]\nfile = "golden/frame-{n:02}.png"\nat_ms = {at_ms}\nview_sha256 = "{digest}"')

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from torch import nn
 
-from data import CLASSES, clips, features, windows
+from data import CLASSES, clips, encoder_of, features, windows
 from networks import CLIP, Encoder, Head, write_encoder, write_head
 
 EPOCHS, BATCH, SEEDS, FOLD_SEEDS = 25, 32, 5, 3
@@ -104,8 +104,9 @@ def main():
     args = args.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    encoder, labelled = Encoder(args.weights), clips(args.table)
-    found = features(encoder, args.views, args.out / "features.npz", args.table)
+    write_encoder(Encoder(args.weights), args.out / "encoder.fp32.onnx", 224)
+    encode, labelled = encoder_of(args.out / "encoder.fp32.onnx"), clips(args.table)
+    found = features(encode, args.views, args.out / "features.npz", args.table)
     report = {"clips": len(labelled), "sources": len({s for _, _, s in labelled}),
               "cross_validation": cross_validate(found, labelled)}
 
@@ -113,15 +114,10 @@ def main():
     heads = [fit(found, labelled, mean, std, 1000 + k) for k in range(SEEDS)]
     report["quiet"] = {}
     for file in sorted(args.quiet_views.glob("*.npy")) if args.quiet_views else []:
-        views = np.load(file, mmap_mode="r")
-        with torch.inference_mode():
-            f = np.concatenate([encoder(torch.from_numpy(np.array(views[i:i + 16])))[0].numpy()
-                                for i in range(0, len(views), 16)])
-        p = score(heads, mean, std, f, stride=1)
+        p = score(heads, mean, std, encode(np.load(file, mmap_mode="r")), stride=1)
         report["quiet"][file.stem] = {"windows": len(p), "highest": float(p.max()),
                                       "quantiles": np.quantile(p, [0.5, 0.9, 0.99]).tolist(),
                                       "above": {t: float((p >= t).mean()) for t in (0.5, 0.6, 0.7, 0.8, 0.9)}}
-    write_encoder(encoder, args.out / "encoder.fp32.onnx", 224)
     write_head(heads, mean, std, CLASSES, args.out / "head.fp32.onnx")
     torch.save({"heads": [h.state_dict() for h in heads], "mean": mean, "std": std}, args.out / "head.pt")
     (args.out / "report.json").write_text(json.dumps(report, indent=1))

@@ -28,6 +28,7 @@ use std::path::{Component, Path, PathBuf};
 use semver::Version;
 use serde::Deserialize;
 
+use crate::agent::capture::FRAME_WIDTH;
 use crate::base::digest;
 use crate::contract::alert::ModelRef;
 
@@ -100,7 +101,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pixels {
-    /// Width of a frame in pixels, 64 to 1920; the aspect is kept.
+    /// Width of a frame in pixels; the aspect is kept. [`FRAME_WIDTH`].
     pub frame_width: u32,
     /// How it is scaled.
     pub scale: Scale,
@@ -445,8 +446,8 @@ impl Manifest {
         if !(1..=self.window).contains(&self.stride) {
             return bad("stride", &self.stride, "1 to `window` frames");
         }
-        if !(64..=1920).contains(&self.pixels.frame_width) {
-            return bad("pixels.frame_width", &self.pixels.frame_width, "64 to 1920 pixels");
+        if self.pixels.frame_width != FRAME_WIDTH {
+            return bad("pixels.frame_width", &self.pixels.frame_width, "480, the width that capture makes");
         }
         self.view.validate()?;
         if self.features.size == 0 || self.features.map.contains(&0) {
