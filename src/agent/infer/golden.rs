@@ -21,7 +21,7 @@ use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
 use crate::base::digest;
 
-use super::manifest::{Model, ModelError};
+use super::model::{Model, ModelError};
 use super::view::{ViewError, ViewState};
 use super::{Engine, EngineError, Slot};
 
