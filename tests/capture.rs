@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use vedette::agent::capture::{read_file, CaptureError, FileSummary, FileWarning, Frame, FrameTap};
+use vedette::agent::capture::{CaptureError, FileSummary, FileWarning, Frame, FrameTap, read_file};
 use vedette::agent::config::CameraId;
 use vedette::base::stop::StopToken;
 
@@ -67,7 +67,15 @@ fn bad_files_say_what_is_wrong() {
         (video::cut(&good, "cut.mp4", 30_000), "Truncated"),
         (video::audio_only(dir.path(), "audio.mp4"), "NoPictures"),
         (video::h264(dir.path(), "tiny.mp4", "16x16", 25, 1), "TooSmall"),
-        (video::render(dir.path(), "huge.avi", "color=size=8256x64:rate=5:duration=1", "-c:v mjpeg -pix_fmt yuvj420p"), "TooLarge"),
+        (
+            video::render(
+                dir.path(),
+                "huge.avi",
+                "color=size=8256x64:rate=5:duration=1",
+                "-c:v mjpeg -pix_fmt yuvj420p",
+            ),
+            "TooLarge",
+        ),
     ] {
         let error = read(&path).map(|(f, s)| (f.len(), s)).expect_err(wanted);
         println!("{}: {error}", path.display());
