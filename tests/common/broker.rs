@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use vedette::agent::config::SecretPem;
 use vedette::base::clock::{Clock, Mono, SystemClock};
 
 use super::{PATIENCE, wait_for};
@@ -25,14 +26,16 @@ pub struct Broker {
     pub port: u16,
     dir: TempDir,
     child: Option<Child>,
-    /// What `mosquitto_sub` and `mosquitto_pub` need to be let in.
-    consumer_args: Vec<String>,
+    /// What `mosquitto_sub` needs to be let in,
+    subscriber_args: Vec<String>,
+    /// and what `mosquitto_pub` does.
+    publisher_args: Vec<String>,
 }
 
 impl Broker {
     /// `demo.conf`: no encryption, no passwords. Not started yet.
     pub fn plaintext() -> Broker {
-        Broker::configured(|_, _| (), Vec::new())
+        Broker::configured(|_, _| (), Vec::new(), Vec::new())
     }
 
     /// As [`Broker::plaintext`], for one user with a password.
@@ -43,7 +46,8 @@ impl Broker {
             output(Command::new("mosquitto_passwd").args(args));
             replace(config, "allow_anonymous true", &format!("allow_anonymous false\npassword_file {}", path(&file)));
         };
-        Broker::configured(edit, ["-u", user, "-P", password].map(String::from).into())
+        let args = ["-u", user, "-P", password].map(String::from);
+        Broker::configured(edit, args.clone().into(), args.into())
     }
 
     /// `mosquitto.conf` and `acl` as they are shipped, but for paths, port and log.
@@ -58,14 +62,14 @@ impl Broker {
             replace(config, "log_dest syslog", "log_dest stderr\nuser @USER@");
             std::fs::write(dir.join("acl"), shipped("acl")).expect("a writable directory");
         };
-        let mut args = Vec::new();
-        for (option, file) in [("--cafile", "ca.crt"), ("--cert", "soc.crt"), ("--key", "soc.key")] {
-            args.extend([option.to_owned(), path(&pki.file(file)).to_owned()]);
-        }
-        Broker::configured(edit, args)
+        Broker::configured(edit, pki.client_args("monitor"), pki.client_args("soc"))
     }
 
-    fn configured(edit: impl FnOnce(&mut String, &Path), consumer_args: Vec<String>) -> Broker {
+    fn configured(
+        edit: impl FnOnce(&mut String, &Path),
+        subscriber_args: Vec<String>,
+        publisher_args: Vec<String>,
+    ) -> Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
@@ -76,7 +80,7 @@ impl Broker {
         replace(&mut config, "@STATE_DIR@", path(dir.path()));
         replace(&mut config, "@USER@", user.trim());
         std::fs::write(dir.path().join("mosquitto.conf"), config).expect("a writable directory");
-        Broker { port, dir, child: None, consumer_args }
+        Broker { port, dir, child: None, subscriber_args, publisher_args }
     }
 
     /// Starts it (again) and waits until it answers.
@@ -124,27 +128,29 @@ impl Broker {
         self.dir.path().join("log")
     }
 
-    fn client(&self, program: &[&str]) -> Command {
+    fn client(&self, program: &[&str], args: &[String]) -> Command {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]);
         command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"]);
-        command.args(&self.consumer_args);
+        command.args(args);
         command
     }
 
     /// Publishes as the consumer.
     pub fn publish(&self, topic: &str, payload: &str) {
-        output(self.client(&["mosquitto_pub"]).args(["-t", topic, "-m", payload]));
+        output(self.client(&["mosquitto_pub"], &self.publisher_args).args(["-t", topic, "-m", payload]));
     }
 
     /// Subscribes as the consumer; returns when the broker has granted it.
     pub fn subscribe(&self, filter: &str) -> Subscriber {
-        Subscriber::spawn(self.client(SUBSCRIBER).args(["-t", filter]))
+        Subscriber::spawn(self.client(SUBSCRIBER, &self.subscriber_args).args(["-t", filter]))
     }
 
     /// As [`Broker::subscribe`], in a session of the given name that the broker keeps when the subscriber goes.
     pub fn subscribe_as(&self, session: &str, filter: &str) -> Subscriber {
-        Subscriber::spawn(self.client(SUBSCRIBER).args(["-t", filter, "-c", "-i", session, "-x", "3600"]))
+        Subscriber::spawn(
+            self.client(SUBSCRIBER, &self.subscriber_args).args(["-t", filter, "-c", "-i", session, "-x", "3600"]),
+        )
     }
 }
 
@@ -255,8 +261,8 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// An authority, a broker (`server`) for 127.0.0.1, a consumer (`soc`), and a device (`device`) of the given user name.
-    pub fn new(device: &str) -> Pki {
+    /// An authority, a broker (`server`) for 127.0.0.1, and the consumers of the shipped access rules.
+    pub fn new() -> Pki {
         let pki = Pki { dir: tempfile::tempdir().expect("a temporary directory") };
         let config = "[req]\ndistinguished_name = dn\n[dn]\n\
             [ca]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\n\
@@ -266,16 +272,28 @@ impl Pki {
         pki.issue("ca", "ca", "An authority of a test");
         pki.issue("server", "server", "broker");
         pki.issue("soc", "client", "soc");
-        pki.issue("device", "client", device);
+        pki.issue("monitor", "client", "monitor");
         pki
     }
 
-    /// A file of it, such as `ca.crt` or `device.key`.
-    pub fn file(&self, name: &str) -> PathBuf {
+    /// A device's certificate and key, for a broker user.
+    pub fn device(&self, user: &str) -> (Vec<u8>, SecretPem) {
+        let name = user.replace('/', "-");
+        self.issue(&name, "client", user);
+        (self.read(&format!("{name}.crt")), SecretPem(self.read(&format!("{name}.key"))))
+    }
+
+    fn client_args(&self, name: &str) -> Vec<String> {
+        let file = |name: String| path(&self.file(&name)).to_owned();
+        let (ca, crt, key) = (file("ca.crt".into()), file(format!("{name}.crt")), file(format!("{name}.key")));
+        [("--cafile", ca), ("--cert", crt), ("--key", key)].map(|(o, f)| [o.to_owned(), f]).concat()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Its content.
+    /// The content of a file of it, such as `ca.crt`.
     pub fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.file(name)).expect("a file of the authority")
     }

@@ -107,9 +107,11 @@ mod tests {
         let m = Matrix::new(kr, kb, range);
         match range {
             Range::Full => m.rgb(code(y), code(cb.min(127.0) + 128.0), code(cr.min(127.0) + 128.0)),
-            Range::Limited => {
-                m.rgb(code(16.0 + y * 219.0 / 255.0), code(128.0 + cb * 224.0 / 255.0), code(128.0 + cr * 224.0 / 255.0))
-            }
+            Range::Limited => m.rgb(
+                code(16.0 + y * 219.0 / 255.0),
+                code(128.0 + cb * 224.0 / 255.0),
+                code(128.0 + cr * 224.0 / 255.0),
+            ),
         }
     }
 

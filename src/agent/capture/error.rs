@@ -27,7 +27,9 @@ pub enum CaptureError {
         package: &'static str,
     },
     /// An element that this video needs isn't installed.
-    #[error("playing {place} needs {what}, which isn't installed; the packages gstreamer1.0-libav, gstreamer1.0-plugins-good, -bad and -ugly together know all usual formats")]
+    #[error(
+        "playing {place} needs {what}, which isn't installed; the packages gstreamer1.0-libav, gstreamer1.0-plugins-good, -bad and -ugly together know all usual formats"
+    )]
     MissingFormat {
         /// Of the video.
         place: String,

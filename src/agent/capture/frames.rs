@@ -6,16 +6,19 @@ use gstreamer as gst;
 use gstreamer_video::{VideoFrameRef, VideoInfo};
 
 use super::error::CaptureError;
+use super::picture::Picture;
 use super::pixels::Scaler;
 use super::shared::Shared;
 use super::taps::Tap;
-use super::{Frame, FrameTap};
+use super::upright::Upright;
+use super::{Frame, FrameTap, Rotation};
 use crate::base::clock::Mono;
 
 /// A decoded picture that the tap may still choose.
 struct Held {
     buffer: gst::Buffer,
     info: VideoInfo,
+    rotation: Rotation,
     discontinuity: bool,
 }
 
@@ -25,17 +28,19 @@ pub struct Frames {
     tap: Tap<Held>,
     scaler: Scaler,
     sample_fps: f32,
+    upright: Upright,
     current: Option<(gst::Caps, VideoInfo)>,
 }
 
 impl Frames {
-    /// As the consumer wants them.
-    pub fn new(tap: FrameTap, shared: Arc<Shared>) -> Self {
+    /// As the consumer wants them, from samples that come through this pad.
+    pub fn new(tap: FrameTap, pad: &gst::Pad, shared: Arc<Shared>) -> Self {
         Frames {
             shared,
             tap: Tap::new(tap.sample_fps),
             scaler: Scaler::new(tap.region),
             sample_fps: tap.sample_fps,
+            upright: Upright::follow(pad),
             current: None,
         }
     }
@@ -53,12 +58,13 @@ impl Frames {
         let caps = sample.caps().ok_or_else(|| broken("a picture came without its description"))?;
         let at = buffer.pts().ok_or_else(|| broken("a picture came without a time"))?;
         let at = Mono::from_nanos(at.nseconds());
-        let info = self.info(caps)?;
+        let rotation = self.upright.rotation();
+        let info = self.info(caps, rotation)?;
         let discontinuity = self.shared.stamps().frame_breaks(at);
         if discontinuity {
             self.finish()?;
         }
-        for (at, held) in self.tap.push(at, Held { buffer, info, discontinuity }) {
+        for (at, held) in self.tap.push(at, Held { buffer, info, rotation, discontinuity }) {
             self.hand_on(at, held)?;
         }
         Ok(())
@@ -78,10 +84,10 @@ impl Frames {
         let rgb = {
             let planes = VideoFrameRef::from_buffer_ref_readable(&held.buffer, &held.info)
                 .map_err(|e| CaptureError::Decode { place: shared.place.clone(), reason: e.to_string() })?;
-            self.scaler.frame(&planes).map_err(failed)?
+            self.scaler.frame(&planes, held.rotation).map_err(failed)?
         };
         let arrival = shared.stamps().arrival(at).unwrap_or_else(|| shared.clock.now());
-        shared.snapshots.put(&shared.camera, at, held.buffer, held.info);
+        shared.snapshots.put(&shared.camera, Picture::new(at, held.buffer, held.info, held.rotation));
         shared.stats.frames.add(1);
         shared.sink.frame(Frame {
             camera: shared.camera.clone(),
@@ -96,7 +102,7 @@ impl Frames {
         Ok(())
     }
 
-    fn info(&mut self, caps: &gst::CapsRef) -> Result<VideoInfo, CaptureError> {
+    fn info(&mut self, caps: &gst::CapsRef, rotation: Rotation) -> Result<VideoInfo, CaptureError> {
         if let Some((known, info)) = &self.current
             && **known == *caps
         {
@@ -104,7 +110,8 @@ impl Frames {
         }
         let info = VideoInfo::from_caps(caps)
             .map_err(|e| CaptureError::Decode { place: self.shared.place.clone(), reason: e.to_string() })?;
-        self.shared.check_size(info.width(), info.height())?;
+        let (width, height) = rotation.turned(info.width(), info.height());
+        self.shared.check_size(width, height)?;
         self.current = Some((caps.to_owned(), info.clone()));
         Ok(info)
     }

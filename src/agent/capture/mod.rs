@@ -20,6 +20,7 @@
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
 //! | `units`, `nal`, `sps` | the end of the encoded branch |
 //! | `frames`, `taps`, `pixels`, `colour` | the end of the decoded branch |
+//! | `upright` | how far pictures have to be turned |
 //! | `picture` | full pictures on demand |
 //! | `session`, `shared` | one session with a camera |
 //! | `stage` | session after session, with backoff |
@@ -47,11 +48,12 @@ mod taps;
 mod test;
 mod timeline;
 mod units;
+mod upright;
 
 pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};
 pub use picture::{Picture, Snapshots};
-pub use pixels::{PixelsError, FRAME_HEIGHT_MOST, FRAME_WIDTH};
-pub use read::{read_file, FileSummary, FileWarning};
+pub use pixels::{FRAME_HEIGHT_MOST, FRAME_WIDTH, PixelsError};
+pub use read::{FileSummary, FileWarning, read_file};
 pub use session::{Continuity, End};
 pub use stage::{CameraState, Capture, CaptureSink, Count, FrameTap, Stats, Wants};
 pub use taps::{Taken, Tap};
@@ -82,6 +84,16 @@ pub enum Rotation {
     Half,
     /// 270 degrees.
     ThreeQuarter,
+}
+
+impl Rotation {
+    /// Width and height of an upright picture, from those of the stored one, or the other way round.
+    pub fn turned(self, width: u32, height: u32) -> (u32, u32) {
+        match self {
+            Rotation::None | Rotation::Half => (width, height),
+            Rotation::Quarter | Rotation::ThreeQuarter => (height, width),
+        }
+    }
 }
 
 /// What is needed to decode a run of access units. A change of any of it starts a new one.

@@ -3,10 +3,10 @@
 //! ```text
 //!  H.264, H.265 with presentation times:
 //!    stream ─ (pace) ─ parser ─ restamp ─┬─ access units
-//!                                        └─ (queue) ─ decoder ─ upright ─ frames
+//!                                        └─ (queue) ─ decoder ─ frames
 //!  anything else:
-//!    stream ─ (pace) ─ (parser) ─ (decoder) ─ restamp ─ upright ─┬─ (queue) ─ encoder ─ parser ─ access units
-//!                                                                └─ (queue) ─ frames
+//!    stream ─ (pace) ─ (parser) ─ (decoder) ─ restamp ─┬─ (queue) ─ encoder ─ parser ─ access units
+//!                                                      └─ (queue) ─ frames
 //! ```
 //!
 //! Branches that nobody wants are not built. `pace` holds a file back to its own time-stamps. Queues are there
@@ -26,7 +26,7 @@ use super::error::CaptureError;
 use super::frames::Frames;
 use super::kind::Pacing;
 use super::pixels::FORMATS;
-use super::restamp::{restamp, Stream};
+use super::restamp::{Stream, restamp};
 use super::shared::Shared;
 use super::units::Units;
 use super::{Codec, FrameTap};
@@ -144,7 +144,6 @@ impl Branches<'_> {
                 branch.push(self.queue_that_skips()?);
             }
             branch.push(elements::decoder(caps, self.how(), &self.shared.place)?);
-            branch.push(upright()?);
             branch.extend(self.frame_end(tap)?);
             ends.push(branch);
         }
@@ -167,7 +166,6 @@ impl Branches<'_> {
             trunk.push(elements::make("identity")?);
         }
         self.restamp_behind(trunk, Stream::Pictures);
-        trunk.push(upright()?);
         let mut ends = Vec::new();
         if self.shared.wants.access_units {
             let mut branch = self.queue_that_drops()?;
@@ -187,7 +185,12 @@ impl Branches<'_> {
     }
 
     /// Puts it all into the pipeline, the ends first, and lets the stream in.
-    fn link(&self, pad: &gst::Pad, trunk: &[gst::Element], mut ends: Vec<Vec<gst::Element>>) -> Result<(), CaptureError> {
+    fn link(
+        &self,
+        pad: &gst::Pad,
+        trunk: &[gst::Element],
+        mut ends: Vec<Vec<gst::Element>>,
+    ) -> Result<(), CaptureError> {
         let failed = |reason: String| CaptureError::Pipeline { place: self.shared.place.clone(), reason };
         let mut all: Vec<&gst::Element> = trunk.iter().collect();
         let tee;
@@ -288,23 +291,21 @@ impl Branches<'_> {
         Ok(sink.upcast())
     }
 
-    /// From upright pictures to the consumer.
+    /// From pictures to the consumer.
     fn frame_end(&self, tap: FrameTap) -> Result<[gst::Element; 3], CaptureError> {
         let formats = gst::List::new(FORMATS.map(|f| f.to_str()));
         let format = filter(gst::Caps::builder("video/x-raw").field("format", formats).build())?;
         let sink = sink()?;
         // A decoder copies every picture for a consumer that doesn't say that it can live with padded rows.
         let pad = sink.static_pad("sink").expect("a sink has a sink pad");
-        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
-            match info.query_mut().map(|q| q.view_mut()) {
-                Some(gst::QueryViewMut::Allocation(query)) => {
-                    query.add_allocation_meta::<VideoMeta>(None);
-                    gst::PadProbeReturn::Handled
-                }
-                _ => gst::PadProbeReturn::Ok,
+        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query_mut().map(|q| q.view_mut()) {
+            Some(gst::QueryViewMut::Allocation(query)) => {
+                query.add_allocation_meta::<VideoMeta>(None);
+                gst::PadProbeReturn::Handled
             }
+            _ => gst::PadProbeReturn::Ok,
         });
-        let frames = Arc::new(Mutex::new(Frames::new(tap, Arc::clone(self.shared))));
+        let frames = Arc::new(Mutex::new(Frames::new(tap, &pad, Arc::clone(self.shared))));
         let (at_end, shared, shared_at_end) = (Arc::clone(&frames), Arc::clone(self.shared), Arc::clone(self.shared));
         sink.set_callbacks(
             AppSinkCallbacks::builder()
@@ -329,13 +330,6 @@ fn passed_on(shared: &Shared, result: Result<(), CaptureError>) -> Result<gst::F
         shared.fail(e);
         gst::FlowError::Error
     })
-}
-
-/// Turns pictures upright as the stream's tags say; passes them through where they say nothing.
-fn upright() -> Result<gst::Element, CaptureError> {
-    let flip = elements::make("videoflip")?;
-    flip.set_property_from_str("video-direction", "auto");
-    Ok(flip)
 }
 
 fn filter(caps: gst::Caps) -> Result<gst::Element, CaptureError> {

@@ -10,6 +10,7 @@ use gstreamer as gst;
 use gstreamer_video::{VideoFrameRef, VideoInfo};
 use jpeg_encoder::{ColorType, Encoder};
 
+use super::Rotation;
 use super::pixels::{self, PixelsError};
 use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
@@ -21,25 +22,30 @@ pub struct Picture {
     pub at: Mono,
     buffer: gst::Buffer,
     info: VideoInfo,
+    rotation: Rotation,
 }
 
 impl Picture {
-    /// Pixels.
-    pub fn width(&self) -> u32 {
-        self.info.width()
+    pub(super) fn new(at: Mono, buffer: gst::Buffer, info: VideoInfo, rotation: Rotation) -> Self {
+        Picture { at, buffer, info, rotation }
     }
 
-    /// Pixels.
+    /// Pixels, upright.
+    pub fn width(&self) -> u32 {
+        self.rotation.turned(self.info.width(), self.info.height()).0
+    }
+
+    /// Pixels, upright.
     pub fn height(&self) -> u32 {
-        self.info.height()
+        self.rotation.turned(self.info.width(), self.info.height()).1
     }
 
     /// As a JPEG of this quality, 1 to 100.
     pub fn to_jpeg(&self, quality: u8) -> Result<Vec<u8>, PixelsError> {
         let failed = |reason: String| PixelsError::Jpeg { width: self.width(), height: self.height(), reason };
-        let planes = VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info)
-            .map_err(|e| failed(e.to_string()))?;
-        let rgb = pixels::full_rgb(&planes)?;
+        let planes =
+            VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info).map_err(|e| failed(e.to_string()))?;
+        let rgb = pixels::full_rgb(&planes, self.rotation)?;
         let side = |pixels: u32| u16::try_from(pixels).map_err(|e| failed(e.to_string()));
         let mut jpeg = Vec::new();
         Encoder::new(&mut jpeg, quality.clamp(1, 100))
@@ -55,8 +61,7 @@ impl Picture {
 pub struct Snapshots(Arc<Mutex<BTreeMap<CameraId, Picture>>>);
 
 impl Snapshots {
-    pub(super) fn put(&self, camera: &CameraId, at: Mono, buffer: gst::Buffer, info: VideoInfo) {
-        let picture = Picture { at, buffer, info };
+    pub(super) fn put(&self, camera: &CameraId, picture: Picture) {
         // Outside the lock goes what was there before: its memory may go back to a pool.
         let before = match self.lock().entry(camera.clone()) {
             std::collections::btree_map::Entry::Occupied(mut e) => Some(e.insert(picture)),

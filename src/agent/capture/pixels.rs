@@ -11,7 +11,8 @@
 //! - Every plane is scaled to the frame's size by itself: a triangle filter as wide as two source pixels or
 //!   two target pixels, whichever is more (antialiased bilinear), on 8-bit numbers, rows first, then columns.
 //!   Nothing outside the region has any influence.
-//! - Then colour, by `colour`.
+//! - Then colour, by `colour`. Last, a picture that is stored turned is turned upright; region and size are
+//!   those of the upright picture.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resize
 use gstreamer as gst;
 use gstreamer_video::{VideoFormat, VideoFrameExt, VideoFrameRef};
 
+use super::Rotation;
 use super::colour::Matrix;
 use crate::agent::config::Region;
 
@@ -31,14 +33,8 @@ pub const FRAME_HEIGHT_MOST: u32 = 1920;
 
 /// Formats taken as they come from the decoder, the preferred one first: 8-bit, three planes or two, any
 /// subsampling.
-pub const FORMATS: [VideoFormat; 6] = [
-    VideoFormat::I420,
-    VideoFormat::Nv12,
-    VideoFormat::Yv12,
-    VideoFormat::Nv21,
-    VideoFormat::Y42b,
-    VideoFormat::Y444,
-];
+pub const FORMATS: [VideoFormat; 6] =
+    [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Yv12, VideoFormat::Nv21, VideoFormat::Y42b, VideoFormat::Y444];
 
 /// A picture whose planes can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +86,20 @@ struct Rect {
     height: u32,
 }
 
+impl Rect {
+    /// The same part of the stored picture, of an upright one of this size.
+    fn stored(self, rotation: Rotation, wide: u32, high: u32) -> Rect {
+        let Rect { left, top, width, height } = self;
+        let (right, bottom) = (wide - left - width, high - top - height);
+        match rotation {
+            Rotation::None => self,
+            Rotation::Quarter => Rect { left: top, top: right, width: height, height: width },
+            Rotation::Half => Rect { left: right, top: bottom, width, height },
+            Rotation::ThreeQuarter => Rect { left: bottom, top: left, width: height, height: width },
+        }
+    }
+}
+
 /// Crops, scales and converts; keeps its working memory.
 pub struct Scaler {
     region: Option<Region>,
@@ -108,25 +118,26 @@ impl Scaler {
     }
 
     /// The frame that a picture becomes.
-    pub fn frame(&mut self, picture: &VideoFrameRef<&gst::BufferRef>) -> Result<Rgb, PixelsError> {
-        let crop = crop_of(self.region, picture.width(), picture.height());
+    pub fn frame(&mut self, picture: &VideoFrameRef<&gst::BufferRef>, rotation: Rotation) -> Result<Rgb, PixelsError> {
+        let (wide, high) = rotation.turned(picture.width(), picture.height());
+        let crop = crop_of(self.region, wide, high);
         let (width, height) = frame_size(crop.width, crop.height);
+        let crop = crop.stored(rotation, wide, high);
+        let (width, height) = rotation.turned(width, height);
         let y = self.plane::<U8>(picture, 0, crop, width, height)?;
         let matrix = Matrix::of(picture.info());
         let data = match layout(picture)? {
             Layout::Planar { u, v } => {
                 let u = self.plane::<U8>(picture, u, crop, width, height)?;
                 let v = self.plane::<U8>(picture, v, crop, width, height)?;
-                let chroma = u.pixels().iter().zip(v.pixels()).map(|(u, v)| [u.0, v.0]);
-                convert(&matrix, y.pixels().iter().map(|y| y.0), chroma)
+                convert(&matrix, &y, u.pixels().iter().zip(v.pixels()).map(|(u, v)| [u.0, v.0]))
             }
             Layout::Interleaved { swapped } => {
                 let uv = self.plane::<U8x2>(picture, 1, crop, width, height)?;
-                let chroma = uv.pixels().iter().map(|p| if swapped { [p.0[1], p.0[0]] } else { p.0 });
-                convert(&matrix, y.pixels().iter().map(|y| y.0), chroma)
+                convert(&matrix, &y, uv.pixels().iter().map(|p| if swapped { [p.0[1], p.0[0]] } else { p.0 }))
             }
         };
-        Ok(Rgb { width, height, data })
+        Ok(upright(Rgb { width, height, data: data.into() }, rotation))
     }
 
     /// One plane, cropped to its share of `crop` and scaled.
@@ -138,12 +149,8 @@ impl Scaler {
         width: u32,
         height: u32,
     ) -> Result<TypedImage<'static, P>, PixelsError> {
-        let failed = |reason: String| PixelsError::Plane {
-            plane,
-            width: picture.width(),
-            height: picture.height(),
-            reason,
-        };
+        let failed =
+            |reason: String| PixelsError::Plane { plane, width: picture.width(), height: picture.height(), reason };
         let info = picture.format_info();
         let component = (0..info.n_components() as usize)
             .find(|c| info.plane()[*c] == plane)
@@ -153,8 +160,7 @@ impl Scaler {
         let pixels_a_row = picture.plane_stride()[plane as usize] as u32 / P::size() as u32;
         let rows = picture.plane_height(plane);
         let data = picture.plane_data(plane).map_err(|e| failed(e.to_string()))?;
-        let whole =
-            TypedImageRef::<P>::from_buffer(pixels_a_row, rows, data).map_err(|e| failed(format!("{e:?}")))?;
+        let whole = TypedImageRef::<P>::from_buffer(pixels_a_row, rows, data).map_err(|e| failed(format!("{e:?}")))?;
         let part = TypedCroppedImage::new(
             whole,
             crop.left >> sub_x,
@@ -170,16 +176,19 @@ impl Scaler {
 }
 
 /// A whole picture as packed RGB in its own size; chroma is repeated, not smoothed.
-pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>) -> Result<Rgb, PixelsError> {
+pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>, rotation: Rotation) -> Result<Rgb, PixelsError> {
     let (width, height) = (picture.width(), picture.height());
     let matrix = Matrix::of(picture.info());
     let layout = layout(picture)?;
     let info = picture.format_info();
     let (sub_x, sub_y) = (info.w_sub()[1], info.h_sub()[1]);
     let row = |plane: u32, line: u32| -> Result<&[u8], PixelsError> {
-        let data = picture
-            .plane_data(plane)
-            .map_err(|e| PixelsError::Plane { plane, width, height, reason: e.to_string() })?;
+        let data = picture.plane_data(plane).map_err(|e| PixelsError::Plane {
+            plane,
+            width,
+            height,
+            reason: e.to_string(),
+        })?;
         let stride = picture.plane_stride()[plane as usize] as usize;
         data.get(line as usize * stride..).ok_or_else(|| PixelsError::Plane {
             plane,
@@ -207,7 +216,28 @@ pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>) -> Result<Rgb, PixelsE
             }
         }
     }
-    Ok(Rgb { width, height, data: data.into() })
+    Ok(upright(Rgb { width, height, data: data.into() }, rotation))
+}
+
+/// Turns a picture.
+fn upright(stored: Rgb, rotation: Rotation) -> Rgb {
+    let (w, h) = (stored.width as usize, stored.height as usize);
+    let (width, height) = rotation.turned(stored.width, stored.height);
+    // Where the upright picture's pixel in this column and row is stored.
+    let at: fn(usize, usize, usize, usize) -> usize = match rotation {
+        Rotation::None => return stored,
+        Rotation::Quarter => |x, y, w, h| (h - 1 - x) * w + y,
+        Rotation::Half => |x, y, w, h| (h - 1 - y) * w + (w - 1 - x),
+        Rotation::ThreeQuarter => |x, y, w, _| x * w + (w - 1 - y),
+    };
+    let mut data = Vec::with_capacity(stored.data.len());
+    for y in 0..height as usize {
+        for x in 0..width as usize {
+            let from = 3 * at(x, y, w, h);
+            data.extend_from_slice(&stored.data[from..from + 3]);
+        }
+    }
+    Rgb { width, height, data: data.into() }
 }
 
 /// Where a format keeps its chroma.
@@ -231,12 +261,12 @@ fn layout(picture: &VideoFrameRef<&gst::BufferRef>) -> Result<Layout, PixelsErro
     }
 }
 
-fn convert(matrix: &Matrix, y: impl ExactSizeIterator<Item = u8>, chroma: impl Iterator<Item = [u8; 2]>) -> Arc<[u8]> {
-    let mut rgb = vec![0; y.len() * 3];
-    for ((pixel, y), [cb, cr]) in rgb.chunks_exact_mut(3).zip(y).zip(chroma) {
-        pixel.copy_from_slice(&matrix.rgb(y, cb, cr));
+fn convert(matrix: &Matrix, y: &TypedImage<U8>, chroma: impl Iterator<Item = [u8; 2]>) -> Vec<u8> {
+    let mut rgb = vec![0; y.pixels().len() * 3];
+    for ((pixel, y), [cb, cr]) in rgb.chunks_exact_mut(3).zip(y.pixels()).zip(chroma) {
+        pixel.copy_from_slice(&matrix.rgb(y.0, cb, cr));
     }
-    rgb.into()
+    rgb
 }
 
 /// The region in pixels, its edges moved outwards to even ones.
@@ -266,5 +296,185 @@ fn frame_size(width: u32, height: u32) -> (u32, u32) {
         (FRAME_WIDTH, tall)
     } else {
         (even(u64::from(FRAME_HEIGHT_MOST) * w, h), FRAME_HEIGHT_MOST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gstreamer_video::{VideoColorimetry, VideoFrame, VideoInfo};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A picture whose samples are `sample(component, x, y)`, x and y in the plane's own pixels.
+    fn picture(
+        format: VideoFormat,
+        (width, height): (u32, u32),
+        colorimetry: &str,
+        sample: impl Fn(u8, u32, u32) -> u8,
+    ) -> VideoFrame<gstreamer_video::video_frame::Readable> {
+        gst::init().expect("GStreamer is installed");
+        let colorimetry: VideoColorimetry = colorimetry.parse().expect("a known name");
+        let info = VideoInfo::builder(format, width, height).colorimetry(&colorimetry).build().expect("possible");
+        let buffer = gst::Buffer::with_size(info.size()).expect("memory");
+        let mut frame = VideoFrame::from_buffer_writable(buffer, &info).expect("mappable");
+        let layout = frame.format_info();
+        for component in 0..3_u8 {
+            let c = component as usize;
+            let plane = layout.plane()[c];
+            let (stride, step, offset) =
+                (info.comp_stride(component) as usize, layout.pixel_stride()[c] as usize, layout.poffset()[c] as usize);
+            let data = frame.plane_data_mut(plane).expect("the plane is there");
+            for y in 0..info.comp_height(component) {
+                for x in 0..info.comp_width(component) {
+                    data[y as usize * stride + x as usize * step + offset] = sample(component, x, y);
+                }
+            }
+        }
+        VideoFrame::from_buffer_readable(frame.into_buffer(), &info).expect("mappable")
+    }
+
+    fn frame(
+        picture: &VideoFrame<gstreamer_video::video_frame::Readable>,
+        region: Option<Region>,
+        rotation: Rotation,
+    ) -> Rgb {
+        Scaler::new(region).frame(&picture.as_video_frame_ref(), rotation).expect("possible")
+    }
+
+    fn pixel(rgb: &Rgb, x: u32, y: u32) -> [u8; 3] {
+        let at = 3 * (y * rgb.width + x) as usize;
+        [rgb.data[at], rgb.data[at + 1], rgb.data[at + 2]]
+    }
+
+    #[test]
+    fn every_format_and_size_gives_the_plain_colour_it_shows() {
+        for format in FORMATS {
+            for size in [(640, 360), (641, 361), (33, 47)] {
+                for (colorimetry, ycc, rgb) in [
+                    ("bt601", [81, 90, 240], [254, 0, 0]),
+                    ("bt709", [63, 102, 240], [254, 0, 0]),
+                    ("1:4:0:0", [76, 84, 255], [254, 0, 0]),
+                ] {
+                    let p = picture(format, size, colorimetry, |c, _, _| ycc[c as usize]);
+                    let f = frame(&p, None, Rotation::None);
+                    assert_eq!(f.data.len(), (f.width * f.height * 3) as usize);
+                    for got in f.data.chunks_exact(3) {
+                        assert!(
+                            got.iter().zip(rgb).all(|(a, b)| a.abs_diff(b) <= 2),
+                            "{format:?} {size:?} {colorimetry}: {got:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn formats_with_the_same_samples_give_the_same_frame() {
+        let sample = |c: u8, x: u32, y: u32| (x * 3 + y * 7 + u32::from(c) * 50) as u8;
+        let reference = frame(&picture(VideoFormat::I420, (642, 362), "bt601", sample), None, Rotation::None);
+        for format in [VideoFormat::Nv12, VideoFormat::Yv12, VideoFormat::Nv21] {
+            let other = frame(&picture(format, (642, 362), "bt601", sample), None, Rotation::None);
+            assert_eq!(reference.data, other.data, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_region_has_any_influence() {
+        let region = Some(Region { x: 0.25, y: 0.25, width: 0.5, height: 0.5 });
+        let inside = |x: u32, y: u32, scale: u32| {
+            (160 / scale..480 / scale).contains(&x) && (90 / scale..270 / scale).contains(&y)
+        };
+        let p = picture(VideoFormat::I420, (640, 360), "bt601", |c, x, y| match c {
+            0 if inside(x, y, 1) => 126,
+            1 | 2 if inside(x, y, 2) => 128,
+            _ => 240,
+        });
+        let f = frame(&p, region, Rotation::None);
+        assert_eq!((f.width, f.height), (480, 270));
+        assert!(f.data.iter().all(|v| *v == 128));
+    }
+
+    /// Quadrants: white, black / grey, dark.
+    fn quadrants(size: (u32, u32)) -> VideoFrame<gstreamer_video::video_frame::Readable> {
+        picture(VideoFormat::I420, size, "bt601", move |c, x, y| match (c, x < size.0 / 2, y < size.1 / 2) {
+            (0, true, true) => 235,
+            (0, false, true) => 16,
+            (0, true, false) => 126,
+            (0, false, false) => 60,
+            _ => 128,
+        })
+    }
+
+    #[test]
+    fn turned_pictures_come_out_upright() {
+        let p = quadrants((640, 360));
+        let corners = |rotation| {
+            let f = frame(&p, None, rotation);
+            let (r, b) = (f.width - 1, f.height - 1);
+            [(0, 0), (r, 0), (0, b), (r, b)].map(|(x, y)| pixel(&f, x, y)[0])
+        };
+        let (white, black, grey, dark) = (255, 0, 128, 51);
+        assert_eq!(corners(Rotation::None), [white, black, grey, dark]);
+        assert_eq!(corners(Rotation::Quarter), [grey, white, dark, black]);
+        assert_eq!(corners(Rotation::Half), [dark, grey, black, white]);
+        assert_eq!(corners(Rotation::ThreeQuarter), [black, dark, white, grey]);
+        let f = frame(&p, None, Rotation::Quarter);
+        assert_eq!((f.width, f.height), (480, 854));
+        // A region is a region of the upright picture.
+        let top_right = Some(Region { x: 0.5, y: 0.0, width: 0.5, height: 0.5 });
+        for (rotation, shown) in [
+            (Rotation::None, black),
+            (Rotation::Quarter, white),
+            (Rotation::Half, grey),
+            (Rotation::ThreeQuarter, dark),
+        ] {
+            assert!(frame(&p, top_right, rotation).data.iter().all(|v| *v == shown), "{rotation:?}");
+        }
+    }
+
+    #[test]
+    fn full_pictures_keep_every_pixel() {
+        let p = picture(VideoFormat::Nv12, (33, 47), "bt601", |c, x, y| if c == 0 { (16 + x + y) as u8 } else { 128 });
+        let rgb = full_rgb(&p.as_video_frame_ref(), Rotation::None).expect("possible");
+        assert_eq!((rgb.width, rgb.height), (33, 47));
+        let m = Matrix::of(p.info());
+        assert_eq!(pixel(&rgb, 20, 30), m.rgb(66, 128, 128));
+        assert_eq!(full_rgb(&p.as_video_frame_ref(), Rotation::Quarter).expect("possible").width, 47);
+    }
+
+    #[test]
+    fn sizes_follow_the_stated_rule() {
+        for (from, to) in [
+            ((1920, 1080), (480, 270)),
+            ((3840, 2160), (480, 270)),
+            ((768, 576), (480, 360)),
+            ((320, 240), (480, 360)),
+            ((1080, 1920), (480, 854)),
+            ((640, 368), (480, 276)),
+            ((8192, 32), (480, 2)),
+            ((32, 8192), (8, 1920)),
+        ] {
+            assert_eq!(frame_size(from.0, from.1), to, "{from:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_region_is_inside_the_picture_and_not_empty(
+            x in 0.0_f32..0.95, y in 0.0_f32..0.95, w in 0.05_f32..1.0, h in 0.05_f32..1.0,
+            width in 32_u32..=8192, height in 32_u32..=8192,
+        ) {
+            let region = Region { x, y, width: w.min(1.0 - x), height: h.min(1.0 - y) };
+            let r = crop_of(Some(region), width, height);
+            prop_assert!(r.width >= 1 && r.height >= 1);
+            prop_assert!(r.left + r.width <= width && r.top + r.height <= height);
+            prop_assert!(r.left % 2 == 0 && r.top % 2 == 0);
+            prop_assert!(r.left as f32 <= x * width as f32 + 0.5 && (r.left + r.width) as f32 + 0.5 >= (x + region.width) * width as f32);
+            let (fw, fh) = frame_size(r.width, r.height);
+            prop_assert!(fw % 2 == 0 && fh % 2 == 0 && fw >= 2 && fh >= 2);
+            prop_assert!(fw <= FRAME_WIDTH && fh <= FRAME_HEIGHT_MOST);
+        }
     }
 }

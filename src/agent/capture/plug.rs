@@ -14,12 +14,10 @@ use super::outlet::{Outlet, Times};
 /// Links what fits to `pad`, or offers it as it is. `times` is what is known about its time-stamps.
 pub fn plug(pipeline: &gst::Pipeline, pad: &gst::Pad, times: Times, outlet: &Outlet) -> Result<(), CaptureError> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let failed =
-        |reason: &str| CaptureError::Pipeline { place: outlet.place(), reason: format!("{reason} ({caps})") };
+    let failed = |reason: &str| CaptureError::Pipeline { place: outlet.place(), reason: format!("{reason} ({caps})") };
     let add = |element: &gst::Element| pipeline.add(element).map_err(|_| failed("an element can't be added"));
-    let start = |element: &gst::Element| {
-        element.sync_state_with_parent().map_err(|_| failed("an element doesn't start"))
-    };
+    let start =
+        |element: &gst::Element| element.sync_state_with_parent().map_err(|_| failed("an element doesn't start"));
     let link = |element: &gst::Element| {
         let sink = element.static_pad("sink").ok_or_else(|| failed("an element has no input"))?;
         pad.link(&sink).map(|_| ()).map_err(|_| failed("an element can't be linked"))

@@ -10,7 +10,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::shared::Shared;
-use super::{nal, sps, Codec};
+use super::{Codec, nal, sps};
 
 /// What passes the pad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

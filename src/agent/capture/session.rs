@@ -15,7 +15,7 @@ use super::kind::{self, Kind, Pacing, Trouble};
 use super::outlet::Outlet;
 use super::shared::{Activity, Shared, Stamps};
 use super::timeline::Origin;
-use super::{elements, CameraState, Capture};
+use super::{CameraState, Capture, elements};
 use crate::base::clock::Mono;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;

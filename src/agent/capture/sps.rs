@@ -2,7 +2,7 @@
 //! 7.3.2.1 and E.1.1, ISO/IEC 23008-2 7.3.2.2). Needed where a container or a network gives presentation times
 //! only.
 
-use super::{nal, Codec};
+use super::{Codec, nal};
 
 /// No stream reorders by more pictures than its buffer can hold.
 const MOST: usize = 16;
@@ -121,8 +121,7 @@ fn h265(sps: &[u8]) -> Option<usize> {
     r.bits(1)?;
     r.bits(88)?; // general profile, tier
     r.bits(8)?; // level
-    let present: Vec<(bool, bool)> =
-        (0..sub_layers).map(|_| Some((r.flag()?, r.flag()?))).collect::<Option<_>>()?;
+    let present: Vec<(bool, bool)> = (0..sub_layers).map(|_| Some((r.flag()?, r.flag()?))).collect::<Option<_>>()?;
     if sub_layers > 0 {
         r.bits(2 * (8 - sub_layers))?;
     }

@@ -12,8 +12,8 @@
 //! A network camera is never given up, not even with a wrong password: that is tried again at the slowest
 //! pace, so that setting the camera right is enough and no account gets locked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::CaptureError;

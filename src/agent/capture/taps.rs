@@ -45,8 +45,7 @@ impl<T> Taken<T> {
 
 impl<T> IntoIterator for Taken<T> {
     type Item = (Mono, T);
-    type IntoIter =
-        std::iter::Chain<std::option::IntoIter<(Mono, T)>, std::option::IntoIter<(Mono, T)>>;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<(Mono, T)>, std::option::IntoIter<(Mono, T)>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.before.into_iter().chain(self.this)

@@ -1,19 +1,19 @@
 //! The end of the encoded branch: access units with their parameters, to the consumer.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 
 use super::error::CaptureError;
 use super::shared::Shared;
-use super::{nal, AccessUnit, Codec, Rotation, StreamInfo};
+use super::upright::Upright;
+use super::{AccessUnit, Codec, Rotation, StreamInfo, nal};
 use crate::base::clock::Mono;
 
 /// Turns samples into access units.
 pub struct Units {
     shared: Arc<Shared>,
-    rotation: Arc<Mutex<Rotation>>,
+    upright: Upright,
     current: Option<Current>,
 }
 
@@ -27,17 +27,7 @@ struct Current {
 impl Units {
     /// For samples that come through this pad.
     pub fn new(pad: &gst::Pad, shared: Arc<Shared>) -> Self {
-        let rotation = Arc::new(Mutex::new(Rotation::None));
-        let seen = Arc::clone(&rotation);
-        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-            if let Some(gst::EventView::Tag(tag)) = info.event().map(|e| e.view())
-                && let Some(orientation) = tag.tag().get::<gst::tags::ImageOrientation>()
-            {
-                *seen.lock().expect("nothing panics under this lock") = rotation_of(orientation.get());
-            }
-            gst::PadProbeReturn::Ok
-        });
-        Units { shared, rotation, current: None }
+        Units { upright: Upright::follow(pad), shared, current: None }
     }
 
     /// Hands one sample on.
@@ -76,7 +66,7 @@ impl Units {
 
     /// The run's parameters; new ones if the description or the rotation has changed.
     fn current(&mut self, caps: &gst::CapsRef) -> Result<&Current, CaptureError> {
-        let rotation = *self.rotation.lock().expect("nothing panics under this lock");
+        let rotation = self.upright.rotation();
         let same = |c: &Current| c.stream.rotation == rotation && *c.caps == *caps;
         if !self.current.as_ref().is_some_and(same) {
             let (mut stream, length_bytes) = describe(caps, &self.shared)?;
@@ -106,14 +96,4 @@ fn describe(caps: &gst::CapsRef, shared: &Shared) -> Result<(StreamInfo, usize),
     let length_bytes = nal::length_bytes(codec, &config);
     nal::say_four_byte_lengths(codec, &mut config);
     Ok((StreamInfo { codec, width, height, rotation: Rotation::None, codec_config: config.into() }, length_bytes))
-}
-
-/// Of GStreamer's orientations those without mirroring; a mirrored stream is stored as it is.
-fn rotation_of(orientation: &str) -> Rotation {
-    match orientation {
-        "rotate-90" => Rotation::Quarter,
-        "rotate-180" => Rotation::Half,
-        "rotate-270" => Rotation::ThreeQuarter,
-        _ => Rotation::None,
-    }
 }

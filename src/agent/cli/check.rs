@@ -6,7 +6,7 @@ use serde_json::json;
 use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config::{self, ConfigError};
-use crate::agent::infer::manifest::Model;
+use crate::agent::infer::model::Model;
 use crate::base::error::Chain;
 
 /// Validate a configuration: every problem at once, with its key, what is allowed, and the nearest right spelling

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{ModelArgs, Outcome};
-use crate::agent::infer::manifest::Model;
+use crate::agent::infer::model::Model;
 use crate::agent::run::dump::{Format, PictureWriter, Shape};
 use crate::agent::run::offline;
 

@@ -8,7 +8,7 @@ use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config::{self, Config};
 use crate::agent::health::Sensors;
-use crate::agent::infer::manifest::Model;
+use crate::agent::infer::model::Model;
 use crate::agent::run::outbox_policy;
 use crate::agent::store::{CheckReport, DeviceContext, Repair, check};
 use crate::base::clock::{Clock, SystemClock};

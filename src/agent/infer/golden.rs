@@ -21,7 +21,7 @@ use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
 use crate::base::digest;
 
-use super::manifest::{Model, ModelError};
+use super::model::{Model, ModelError};
 use super::view::{ViewError, ViewState};
 use super::{Engine, EngineError, Slot};
 
@@ -256,8 +256,12 @@ fn decode_png(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
+    use crate::agent::capture::{self, FrameTap};
     use crate::agent::infer::test_model::{self, Tiny, png};
+    use crate::base::stop::StopToken;
 
     /// Frame `n` of a bright square that moves over a dark ground.
     pub fn moving_square(n: u64) -> Frame {
@@ -347,5 +351,28 @@ pub(super) mod tests {
     fn a_precision_without_tolerance_is_not_trusted() {
         let tiny = Tiny::new().with_golden().edited("fp32 = {", "fp16 = {");
         assert!(matches!(prove(&tiny), Err(ProofError::NoTolerance { .. })));
+    }
+
+    /// The model that is in the repository: from its golden clip through capture, view, encoder and head.
+    #[test]
+    fn the_interim_model_holds_from_clip_to_probabilities() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/interim");
+        let model = Model::open(&dir).expect("it is in the repository");
+        let golden = model.golden().expect("likewise");
+        let tap = FrameTap { sample_fps: model.manifest().sample_fps, region: None };
+        let mut captured = Vec::new();
+        let id = CameraId::new("golden");
+        capture::read_file(&golden.clip, &id, tap, &StopToken::new(), |f| {
+            captured.push(f);
+            ControlFlow::Continue(())
+        })
+        .expect("an H.264 clip");
+        assert_eq!(captured.len(), golden.frames.len());
+        for (n, (found, expected)) in captured.iter().zip(&golden.frames).enumerate() {
+            assert_eq!((found.at, found.width, found.height), (expected.at, expected.width, expected.height));
+            assert!(found.rgb == expected.rgb, "capture makes other pixels of frame {n}");
+        }
+        let proof = model.prove(&mut test_model::load(&model)).expect("the vectors were made for it");
+        assert!(proof.features < 1e-4 && proof.probabilities < 1e-4, "ten times closer than allowed: {proof:?}");
     }
 }

@@ -1,35 +1,17 @@
-//! The model directory: its manifest, read and verified. Nothing of a model is used before its size and SHA-256
-//! are what `manifest.toml` says; the digest of `manifest.toml` therefore stands for the whole model.
-//!
-//! What belongs here: the format, its limits, and errors that say what was found, what was expected and what to
-//! do. What does not: running the networks (engines) and comparing what they give (`golden`).
-//!
-//! ```text
-//!   manifest.toml         this format
-//!   encoder.fp32.onnx     input uint8 [N,height,width,channels]; outputs `features` [N,F], `map` [N,F,h,w]
-//!   head.fp32.onnx        input float32 [N,window,F]; output `probabilities` [N,C]
-//!   encoder.fp16.onnx     the same in FP16, strongly typed; optional
-//!   head.fp16.onnx
-//!   golden/               what the networks must give: see `golden`
-//!   CARD.md               for people
-//! ```
-//!
-//! A file that the manifest does not list is not part of the model and is never read.
+//! `manifest.toml`: the format, its limits, and errors that say what was found and what is allowed. Reading files and
+//! verifying them is `model`'s work.
 //!
 //! Compatibility: fields are added with a higher `minimum_agent`, which is looked at before everything else, so
 //! that an old agent says "too old" and not "unknown field".
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use semver::Version;
 use serde::Deserialize;
 
-use crate::base::digest;
-use crate::contract::alert::ModelRef;
+use crate::agent::capture::FRAME_WIDTH;
 
 /// The file that binds all others.
 pub const MANIFEST: &str = "manifest.toml";
@@ -100,7 +82,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pixels {
-    /// Width of a frame in pixels, 64 to 1920; the aspect is kept.
+    /// Width of a frame in pixels; the aspect is kept. [`FRAME_WIDTH`].
     pub frame_width: u32,
     /// How it is scaled.
     pub scale: Scale,
@@ -224,20 +206,12 @@ pub struct FileEntry {
     pub size_bytes: u64,
 }
 
-/// Why a model directory is not used.
+/// Why a manifest is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// A file could not be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// `manifest.toml` is not TOML, or has an unknown field or a wrong type.
+pub enum ManifestError {
+    /// It is not TOML, or has an unknown field or a wrong type.
     #[error("{} is not a manifest that this agent understands", path.display())]
-    Manifest {
+    Syntax {
         /// Which.
         path: PathBuf,
         /// Where and why.
@@ -265,144 +239,24 @@ pub enum ModelError {
         /// This agent.
         have: Version,
     },
-    /// A listed file is not there.
-    #[error("{} is listed in {MANIFEST} and is not there: copy the whole model directory again", path.display())]
-    Missing {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A file is not the one that the manifest lists.
-    #[error("{} is damaged or was changed: it has {found}, and {MANIFEST} says {expected}; copy the model directory again", path.display())]
-    Differs {
-        /// Which.
-        path: PathBuf,
-        /// Its size or digest.
-        found: String,
-        /// What was listed.
-        expected: String,
-    },
-    /// A file that is needed is not part of the model.
-    #[error("{} lists no file {file}: this model cannot be used here", path.display())]
-    NotListed {
-        /// The manifest.
-        path: PathBuf,
-        /// What was looked for.
-        file: String,
-    },
-}
-
-/// A model directory whose every file was found to be what the manifest says.
-#[derive(Debug, Clone)]
-pub struct Model {
-    dir: PathBuf,
-    manifest: Manifest,
-    digest: String,
-}
-
-impl Model {
-    /// Reads the manifest and verifies the size and digest of every file it lists.
-    pub fn open(dir: &Path) -> Result<Model, ModelError> {
-        let path = dir.join(MANIFEST);
-        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let model = Model {
-            manifest: Manifest::parse(&path, &text)?,
-            digest: digest::of_bytes(text.as_bytes()),
-            dir: dir.into(),
-        };
-        for entry in &model.manifest.files {
-            model.verify(entry)?;
-        }
-        Ok(model)
-    }
-
-    /// What it is.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// Where it is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Name, version, and the SHA-256 of `manifest.toml`.
-    pub fn reference(&self) -> ModelRef {
-        ModelRef {
-            name: self.manifest.name.clone(),
-            version: self.manifest.version.to_string(),
-            digest: self.digest.clone(),
-        }
-    }
-
-    /// Where a listed file is.
-    pub fn path_of(&self, file: &str) -> Result<PathBuf, ModelError> {
-        self.entry(file).map(|e| self.dir.join(&e.path))
-    }
-
-    /// The bytes of a listed file, verified as they were read: what is used is what was signed.
-    pub fn read(&self, file: &str) -> Result<Vec<u8>, ModelError> {
-        let entry = self.entry(file)?;
-        let path = self.dir.join(&entry.path);
-        let bytes = fs::read(&path).map_err(|source| read_error(path.clone(), source))?;
-        compare(path, entry, &digest::of_bytes(&bytes), bytes.len() as u64)?;
-        Ok(bytes)
-    }
-
-    fn entry(&self, file: &str) -> Result<&FileEntry, ModelError> {
-        self.manifest
-            .files
-            .iter()
-            .find(|e| e.path == file)
-            .ok_or_else(|| ModelError::NotListed { path: self.dir.join(MANIFEST), file: file.into() })
-    }
-
-    fn verify(&self, entry: &FileEntry) -> Result<(), ModelError> {
-        let path = self.dir.join(&entry.path);
-        // The size alone shows most damage, and costs nothing.
-        let size_bytes = fs::metadata(&path).map_err(|source| read_error(path.clone(), source))?.len();
-        if size_bytes != entry.size_bytes {
-            return compare(path, entry, "", size_bytes);
-        }
-        let (sha256, size_bytes) = digest::of_file(&path).map_err(|source| read_error(path.clone(), source))?;
-        compare(path, entry, &sha256, size_bytes)
-    }
-}
-
-fn read_error(path: PathBuf, source: io::Error) -> ModelError {
-    match source.kind() {
-        io::ErrorKind::NotFound => ModelError::Missing { path },
-        _ => ModelError::Read { path, source },
-    }
-}
-
-fn compare(path: PathBuf, entry: &FileEntry, sha256: &str, size_bytes: u64) -> Result<(), ModelError> {
-    if size_bytes != entry.size_bytes {
-        let (found, expected) = (format!("{size_bytes} bytes"), format!("{} bytes", entry.size_bytes));
-        Err(ModelError::Differs { path, found, expected })
-    } else if sha256 != entry.sha256 {
-        let (found, expected) = (format!("SHA-256 {sha256}"), entry.sha256.clone());
-        Err(ModelError::Differs { path, found, expected })
-    } else {
-        Ok(())
-    }
 }
 
 impl Manifest {
     /// Parses and validates the text of the manifest at `path` (which is only named, not read).
-    pub fn parse(path: &Path, text: &str) -> Result<Manifest, ModelError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Manifest, ManifestError> {
         /// What is looked at first, whatever else a later format holds.
         #[derive(Deserialize)]
         struct Head {
             minimum_agent: Version,
         }
-        let bad = |source| ModelError::Manifest { path: path.into(), source: Box::new(source) };
+        let bad = |source| ManifestError::Syntax { path: path.into(), source: Box::new(source) };
         let head: Head = toml::from_str(text).map_err(bad)?;
         let have = Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo checked this package's version");
         if head.minimum_agent > have {
-            return Err(ModelError::AgentTooOld { path: path.into(), needs: head.minimum_agent, have });
+            return Err(ManifestError::AgentTooOld { path: path.into(), needs: head.minimum_agent, have });
         }
         let manifest: Manifest = toml::from_str(text).map_err(bad)?;
-        manifest.validate().map_err(|(key, found, expected)| ModelError::Value {
+        manifest.validate().map_err(|(key, found, expected)| ManifestError::Value {
             path: path.into(),
             key,
             found,
@@ -445,8 +299,8 @@ impl Manifest {
         if !(1..=self.window).contains(&self.stride) {
             return bad("stride", &self.stride, "1 to `window` frames");
         }
-        if !(64..=1920).contains(&self.pixels.frame_width) {
-            return bad("pixels.frame_width", &self.pixels.frame_width, "64 to 1920 pixels");
+        if self.pixels.frame_width != FRAME_WIDTH {
+            return bad("pixels.frame_width", &self.pixels.frame_width, "480, the width that capture makes");
         }
         self.view.validate()?;
         if self.features.size == 0 || self.features.map.contains(&0) {
@@ -511,6 +365,3 @@ impl ViewSpec {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

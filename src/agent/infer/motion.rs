@@ -3,14 +3,16 @@
 //!
 //! The rule, with the constants of `[view.motion]` in the manifest:
 //!
-//! 1. **Gray**: (77 R + 150 G + 29 B + 128) >> 8 of every pixel.
-//! 2. **Grid** of G x H cells: cell (i, j) is the mean gray, rounded down, of columns `i*width/G .. (i+1)*width/G` and rows
-//!    `j*height/H .. (j+1)*height/H` (bounds rounded down, at least one column and row).
-//! 3. **Energy** of each cell, in 1/256 gray level, rounded down, from 0:
-//!    `e = (keep e + (100 - keep) 256 max(|gray - gray before| - noise floor, 0)) / 100`.
-//! 4. **Box**: `size` percent of the grid each way (rounded down, at least one cell). Of all its places the one with the largest
-//!    `sum of e * (200 - pull (dx² + dy²)) / 200`, where dx and dy are its distance from the centre against the largest possible,
-//!    0 to 1; of equals the one nearest to the centre, then the upper, then the left one.
+//! 1. **Gray**: `(77 R + 150 G + 29 B + 128) >> 8` of every pixel.
+//! 2. **Grid** of G x H cells: cell (i, j) is the mean gray, rounded down, of the columns from `i width / G` up to
+//!    `(i + 1) width / G` and the rows from `j height / H` up to `(j + 1) height / H` (bounds rounded down, at least one
+//!    column and row).
+//! 3. **Energy** of each cell, in 1/256 gray level, rounded down, at first 0:
+//!    `e = (keep e + (100 - keep) 256 max(|gray - gray before| - noise_floor, 0)) / 100`.
+//! 4. **Box**: `size` percent of the grid each way (rounded down, at least one cell). Of all its places the one with the
+//!    largest `sum of e * (200 - pull (dx² + dy²)) / 200`, where dx and dy are its distance from the centre against
+//!    the largest possible, 0 to 1; of equals the one nearest to the centre, then the upper, then the left one.
+//! 5. **Pixels**: left `i width / G`, width `columns width / G`, likewise the rows, rounded down, at least one pixel.
 //!
 //! The box uses this frame and earlier ones only. After a restart the energy is 0, and so the box stands in the
 //! centre.

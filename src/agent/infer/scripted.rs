@@ -109,11 +109,14 @@ impl Encoder for Brightness {
     }
 }
 
+/// Brightnesses of a window in, probabilities out.
+type Rule = Box<dyn FnMut(&[f32]) -> Vec<f32> + Send>;
+
 struct Script {
     shared: Shared,
     window: usize,
     classes: usize,
-    script: Box<dyn FnMut(&[f32]) -> Vec<f32> + Send>,
+    script: Rule,
 }
 
 impl Head for Script {

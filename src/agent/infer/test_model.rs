@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::manifest::{MANIFEST, Model};
+use super::manifest::MANIFEST;
+use super::model::Model;
 use super::view::ViewState;
 use super::{Engine, onnx};
 use crate::base::digest;

@@ -3,13 +3,13 @@
 //!
 //! The rule, with the constants of `[view]` in the manifest:
 //!
-//! 1. The **box** (all of the frame, or where most moves: see [`super::motion`]), computed from this frame and
-//!    earlier ones only.
-//! 2. **Cut** to whole pixels (`column * width / G` and so on, rounded down), scale to the input's size, and for a pair put the frame
-//!    before, cut with the same box, behind it: R G B, R G B.
+//! 1. The **box**: all of the frame, or where most moves (its rule is in `motion`). It is computed from this frame
+//!    and earlier ones only, and lies on whole pixels.
+//! 2. **Cut** the box out and scale it to the input's size: triangle filter, antialiased, 8-bit fixed point.
+//! 3. For a pair, do the same with the frame before, with the same box, and put its R G B behind this frame's.
 //!
-//! After a gap (see [`is_gap`]), a discontinuity or a change of the frame's size everything starts anew: energy 0, the box in the
-//! centre, and the pair is the frame with itself.
+//! After a gap (see [`is_gap`]), a discontinuity or a change of the frame's size everything starts anew: the
+//! energy is 0, the box stands in the centre, and the pair is the frame with itself.
 
 use std::sync::Arc;
 

@@ -13,7 +13,8 @@ use crate::agent::config::{self, CameraId};
 use crate::agent::incident::{Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::classifier::{self, Classifier, InferError};
 use crate::agent::infer::golden::ProofError;
-use crate::agent::infer::manifest::{Manifest, Model, ModelError};
+use crate::agent::infer::manifest::Manifest;
+use crate::agent::infer::model::{Model, ModelError};
 use crate::agent::infer::view::{View, ViewError, ViewState};
 use crate::agent::infer::{Score, onnx};
 use crate::base::clock::Mono;
@@ -106,12 +107,13 @@ pub fn load_model(
 
 /// The model that came with the program: beside it (a package, a source tree's build), or below the working directory.
 pub fn default_model() -> Result<PathBuf, LoadError> {
-    const NAME: &str = "engines/interim";
+    const IN_TREE: &str = "engines/interim";
+    const INSTALLED: &str = "share/vedette/models/default";
     let exe = std::env::current_exe().ok();
-    // `target/debug/vedette` and `/usr/bin/vedette` both have it some directories above or in `../share`.
-    let above = exe.iter().flat_map(|e| e.ancestors().skip(1).take(5)).map(|d| d.join(NAME));
-    let shared = exe.iter().filter_map(|e| e.parent()?.parent()).map(|d| d.join("share/vedette").join(NAME));
-    let candidates: Vec<PathBuf> = shared.chain(above).chain([PathBuf::from(NAME)]).collect();
+    // /usr/bin/vedette has it in /usr/share; target/debug/vedette some directories above.
+    let installed = exe.iter().filter_map(|e| e.parent()?.parent()).map(|d| d.join(INSTALLED));
+    let above = exe.iter().flat_map(|e| e.ancestors().skip(1).take(5)).map(|d| d.join(IN_TREE));
+    let candidates: Vec<PathBuf> = installed.chain(above).chain([PathBuf::from(IN_TREE)]).collect();
     candidates.iter().find(|d| d.join("manifest.toml").is_file()).cloned().ok_or_else(|| LoadError::NoDefault {
         looked: candidates.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "),
     })

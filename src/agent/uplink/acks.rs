@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::base::backoff::Backoff;
 use crate::base::error::Chain;
 use crate::contract::ack::Ack;
-use crate::contract::outbox::Outbox;
+use crate::contract::outbox::{Outbox, OutboxError};
 use crate::contract::topics::{Channel, DeviceTopics};
 
 /// The latest confirmation of each configured consumer.
@@ -63,8 +63,7 @@ impl Acks {
                     .filter_map(|(consumer, seq)| seq.map(|s| (consumer.clone(), s)))
                     .collect();
                 let outbox = Arc::clone(&outbox);
-                let confirm = move || news.iter().try_for_each(|(consumer, seq)| outbox.confirm(consumer, *seq));
-                match tokio::task::spawn_blocking(confirm).await {
+                match tokio::task::spawn_blocking(move || confirm(&*outbox, &news)).await {
                     Ok(Ok(())) => {
                         (done, said) = (latest, false);
                         delays.reset();
@@ -86,4 +85,18 @@ impl Acks {
             }
         }
     }
+}
+
+/// A number above the newest was never given out by this outbox: its sender has another in mind (the device's
+/// database was lost, say), and taking its word would let go of rows that it has not seen.
+fn confirm(outbox: &dyn Outbox, news: &[(String, u64)]) -> Result<(), OutboxError> {
+    let newest = outbox.status()?.newest;
+    for (consumer, seq) in news {
+        if *seq > newest {
+            log::warn!("consumer {consumer} confirms alert {seq}, but the newest is {newest}: ignored");
+        } else {
+            outbox.confirm(consumer, *seq)?;
+        }
+    }
+    Ok(())
 }

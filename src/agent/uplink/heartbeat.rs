@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{LastWill, LastWillProperties, QoS};
+use rumqttc::{LastWill, LastWillProperties, PubAckReason, QoS};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::session::{Link, Message, SessionError, Verdict};
+use super::error::SessionError;
+use super::line::{Line, Message, Verdict};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::contract::heartbeat::{HealthSource, Heartbeat, OutboxState};
@@ -36,8 +37,9 @@ pub(super) struct Reporter {
 }
 
 /// What one connection has said so far.
-struct Said {
-    facts: Option<DeviceFacts>,
+pub(super) struct Said {
+    since: String,
+    facts: DeviceFacts,
     cameras: BTreeMap<String, CameraCondition>,
     outbox: Option<OutboxStatus>,
     heartbeat: Option<Mono>,
@@ -77,46 +79,58 @@ impl Reporter {
     }
 
     /// Says goodbye.
-    pub(super) async fn goodbye(&self, link: &Link, session: u64) -> Result<(), SessionError> {
+    pub(super) async fn goodbye(&self, line: &Line, session: u64) -> Result<(), SessionError> {
         let now = self.clock.wall().rfc3339();
         let state = self.state(session, StateReason::Stopped, Some(now));
-        let verdict = link.publish(self.retained(Channel::State, &state)).await?;
+        let verdict = line.publish(self.retained(&Channel::State, &state)).await?;
         log::debug!("goodbye: {verdict:?}");
         Ok(())
     }
 
-    /// Birth, and from then on what changes. Ends only with the connection.
-    pub(super) async fn run(&self, link: &Link, session: u64) -> Result<std::convert::Infallible, SessionError> {
-        let since = self.clock.wall().rfc3339();
-        let (mut health, mut added) = (self.health.changed(), self.outbox.added());
+    /// The first thing said over a connection: whether the broker lets the device be itself shows here.
+    pub(super) async fn birth(&self, line: &Line, session: u64) -> Result<Said, SessionError> {
+        let (since, facts) = (self.clock.wall().rfc3339(), self.health.facts());
+        let state = self.state(session, StateReason::Connected, Some(since.clone()));
         let mut said =
-            Said { facts: None, cameras: BTreeMap::new(), outbox: None, heartbeat: None, refused: BTreeSet::new() };
+            Said { since, facts, cameras: BTreeMap::new(), outbox: None, heartbeat: None, refused: BTreeSet::new() };
+        self.say(line, &mut said, Channel::State, &state).await?;
+        Ok(said)
+    }
+
+    /// All else that is retained, and from then on what changes. Ends only with the connection.
+    pub(super) async fn run(
+        &self,
+        line: &Line,
+        session: u64,
+        mut said: Said,
+    ) -> Result<std::convert::Infallible, SessionError> {
+        let (mut health, mut added) = (self.health.changed(), self.outbox.added());
         loop {
             let facts = self.health.facts();
-            if said.facts.as_ref() != Some(&facts) {
-                let state = self.state(session, StateReason::Connected, Some(since.clone()));
-                self.say(link, &mut said, Channel::State, &state).await?;
-                said.facts = Some(facts);
+            if said.facts != facts {
+                let state = self.state(session, StateReason::Connected, Some(said.since.clone()));
+                self.say(line, &mut said, Channel::State, &state).await?;
+                said.facts = facts;
             }
             for condition in self.health.cameras() {
                 let Ok(camera) = condition.camera.parse() else { continue };
                 if said.cameras.get(&condition.camera) != Some(&condition) {
                     let state = CameraState { origin: self.origin(session), condition: condition.clone() };
-                    self.say(link, &mut said, Channel::Camera(camera), &state).await?;
+                    self.say(line, &mut said, Channel::Camera(camera), &state).await?;
                     said.cameras.insert(condition.camera.clone(), condition);
                 }
             }
             let status = self.outbox_status().await;
             if let Some(status) = status.clone().filter(|s| said.outbox.as_ref() != Some(s)) {
                 let state = OutboxState { origin: self.origin(session), status: status.clone() };
-                self.say(link, &mut said, Channel::Outbox, &state).await?;
+                self.say(line, &mut said, Channel::Outbox, &state).await?;
                 said.outbox = Some(status);
             }
             let now = self.clock.now();
             if said.heartbeat.is_none_or(|at| now.since(at) >= self.heartbeat_every) {
                 let health = blocking(Arc::clone(&self.health), |h| h.report()).await;
                 let heartbeat = Heartbeat { origin: self.origin(session), health, outbox: status };
-                self.say(link, &mut said, Channel::Heartbeat, &heartbeat).await?;
+                self.say(line, &mut said, Channel::Heartbeat, &heartbeat).await?;
                 said.heartbeat = Some(now);
             }
             tokio::time::sleep(GATHER.min(self.heartbeat_every)).await;
@@ -136,9 +150,9 @@ impl Reporter {
         status.inspect_err(|e| log::debug!("no status of the outbox: {}", Chain(e))).ok()
     }
 
-    fn retained(&self, channel: Channel, message: &impl Serialize) -> Message {
+    fn retained(&self, channel: &Channel, message: &impl Serialize) -> Message {
         Message {
-            topic: self.topics.topic(&channel),
+            topic: self.topics.topic(channel),
             payload: to_json(message),
             retain: true,
             content_type: CONTENT_TYPE,
@@ -148,17 +162,20 @@ impl Reporter {
 
     async fn say(
         &self,
-        link: &Link,
+        line: &Line,
         said: &mut Said,
         channel: Channel,
         message: &impl Serialize,
     ) -> Result<(), SessionError> {
-        let message = self.retained(channel, message);
+        let message = self.retained(&channel, message);
         let topic = message.topic.clone();
-        match link.publish(message).await? {
+        match line.publish(message).await? {
             // A retained message waits for its subscribers.
             Verdict::Taken | Verdict::NoSubscriber => {
                 said.refused.remove(&topic);
+            }
+            Verdict::Refused(PubAckReason::NotAuthorized) if channel == Channel::State => {
+                return Err(line.not_allowed(&topic));
             }
             verdict => {
                 if said.refused.insert(topic.clone()) {

@@ -287,5 +287,4 @@ impl Lanes {
 }
 
 #[cfg(test)]
-#[path = "lanes_tests.rs"]
 mod tests;

@@ -34,18 +34,21 @@ use crate::contract::topics::{DeviceTopics, TopicError};
 
 mod acks;
 mod counter;
+mod error;
 mod heartbeat;
 mod lanes;
+mod line;
 mod pump;
 mod session;
 
-pub use session::{Cause, Pace, SessionError};
+pub use error::{Cause, Pace, SessionError};
 
 use acks::Acks;
 use counter::SessionCounter;
 use heartbeat::Reporter;
+use line::Line;
 use pump::Pump;
-use session::{Access, Link as Line};
+use session::Access;
 
 /// The longest that [`run`] takes to return after a stop.
 pub const STOP_MOST: Duration = Duration::from_secs(7);
@@ -85,7 +88,7 @@ pub struct Parts {
 pub enum Link {
     /// Not tried yet.
     Starting,
-    /// The broker has accepted the connection.
+    /// Alerts raised from now on are news to the broker.
     Up {
         /// Its session counter.
         session: u64,
@@ -177,16 +180,23 @@ impl Uplink<'_> {
         self.link.send_replace(Link::Stopped);
     }
 
-    /// Waits for something that is bounded itself, beating; none if stopped first.
-    async fn while_alive<F: Future>(&self, bounded: F) -> Option<F::Output> {
+    /// Waits for something that is bounded itself, beating.
+    async fn beating<F: Future>(&self, bounded: F) -> F::Output {
         let mut bounded = std::pin::pin!(bounded);
         loop {
             self.beat.beat();
             tokio::select! {
-                done = &mut bounded => return Some(done),
-                () = self.stop.stopped() => return None,
+                done = &mut bounded => return done,
                 () = tokio::time::sleep(ROUND) => {}
             }
+        }
+    }
+
+    /// As [`Uplink::beating`]; none if stopped first.
+    async fn while_alive<F: Future>(&self, bounded: F) -> Option<F::Output> {
+        tokio::select! {
+            done = self.beating(bounded) => Some(done),
+            () = self.stop.stopped() => None,
         }
     }
 
@@ -198,29 +208,33 @@ impl Uplink<'_> {
         let connection = connection?;
         log::info!("connected to the broker at {}, session {session}", self.access.broker());
         complaint.clear();
-        self.link.send_replace(Link::Up { session });
-        let (line, acks, stop) = (connection.link.clone(), self.acks, self.stop.clone());
+        let (line, acks, stop) = (connection.line.clone(), self.acks, self.stop.clone());
         let gave_up = async {
             stop.stopped().await;
             tokio::time::sleep(STOP_MOST - ROUND).await;
         };
         tokio::select! {
-            // First: it knows best why a connection has ended.
+            // In this order: the broker's last word on what was said, then that it has closed.
             biased;
-            ended = connection.drive(|topic, payload| acks.take(topic, payload)) => ended,
             failed = self.serve(line, session) => failed,
+            ended = connection.drive(|topic, payload| acks.take(topic, payload)) => ended,
             () = gave_up => Ok(()),
         }
     }
 
     /// All that is said over one connection. Never ends well by itself: after a goodbye the connection ends.
     async fn serve(&mut self, line: Line, session: u64) -> Result<(), SessionError> {
-        if let Some(subscribed) = self.while_alive(self.subscribe(&line)).await {
-            subscribed?;
-        }
-        tokio::select! {
-            pumped = self.pump.run(&line, &self.stop, &self.beat) => pumped?,
-            failed = self.reporter.run(&line, session) => match failed? {},
+        let introduced = async {
+            self.subscribe(&line).await?;
+            self.reporter.birth(&line, session).await
+        };
+        let said = self.beating(introduced).await?;
+        if let Some(flow) = self.pump.begin(&self.stop, &self.beat).await {
+            self.link.send_replace(Link::Up { session });
+            tokio::select! {
+                pumped = self.pump.run(flow, &line, &self.stop, &self.beat) => pumped?,
+                failed = self.reporter.run(&line, session, said) => match failed? {},
+            }
         }
         // Whatever comes of it: the daemon is going.
         match tokio::time::timeout(GOODBYE, self.reporter.goodbye(&line, session)).await {

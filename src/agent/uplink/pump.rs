@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{PublishNoticeError, PublishResult};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::error::SessionError;
 use super::lanes::{Fetch, Lane, Lanes, News, Outcome};
-use super::session::{Link, Message, SessionError, Verdict};
+use super::line::{Line, Message, Verdict};
 use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
@@ -38,6 +39,13 @@ pub(super) struct Pump {
     touched: Arc<Notify>,
     /// Acknowledged by a broker, not marked yet.
     unmarked: BTreeSet<u64>,
+}
+
+/// What goes over one connection.
+pub(super) struct Flow {
+    lanes: Lanes,
+    waiting: Waiting,
+    added: watch::Receiver<u64>,
 }
 
 type Answer = (u64, Result<PublishResult, PublishNoticeError>);
@@ -85,26 +93,38 @@ impl Pump {
         Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new() }
     }
 
-    /// Pumps until the connection fails, or until a stop and then as much as can be sent in a few seconds.
-    pub(super) async fn run(&mut self, link: &Link, stop: &StopToken, beat: &Beat) -> Result<(), SessionError> {
-        let mut added = self.outbox.added();
-        let mut waiting = Waiting {
+    /// Draws the line between history and news for a new connection; none if stopped first.
+    pub(super) async fn begin(&self, stop: &StopToken, beat: &Beat) -> Option<Flow> {
+        let added = self.outbox.added();
+        let mut database = Patience {
+            delays: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            not_before: Mono::ZERO,
+            said: false,
+        };
+        let lanes = Lanes::new(self.newest(stop, beat, &mut database).await?);
+        let waiting = Waiting {
             answers: JoinSet::new(),
             reads: JoinSet::new(),
             marks: JoinSet::new(),
-            database: Patience {
-                delays: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
-                not_before: Mono::ZERO,
-                said: false,
-            },
+            database,
             last_answer: self.clock.now(),
         };
-        let Some(newest) = self.newest(stop, beat, &mut waiting.database).await else { return Ok(()) };
-        let mut lanes = Lanes::new(newest);
+        Some(Flow { lanes, waiting, added })
+    }
+
+    /// Pumps until the connection fails, or until a stop and then as much as can be sent in a few seconds.
+    pub(super) async fn run(
+        &mut self,
+        flow: Flow,
+        line: &Line,
+        stop: &StopToken,
+        beat: &Beat,
+    ) -> Result<(), SessionError> {
+        let Flow { mut lanes, mut waiting, mut added } = flow;
         let mut rounds = tokio::time::interval(ROUND);
         let mut stop_by = None;
         loop {
-            self.start_what_can_be(&mut lanes, &mut waiting, link)?;
+            self.start_what_can_be(&mut lanes, &mut waiting, line)?;
             let quiet = lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty();
             if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
                 return Ok(());
@@ -113,14 +133,14 @@ impl Pump {
                 Some(answer) = waiting.answers.join_next() => {
                     waiting.last_answer = self.clock.now();
                     let (seq, answer) = joined(answer);
-                    let verdict = link.verdict(answer)?;
+                    let verdict = line.verdict(answer)?;
                     self.judge(&mut lanes, seq, verdict);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
                         waiting.database.answered();
                         for (row, lane) in lanes.offer(fetch, rows, &self.unmarked) {
-                            self.send(&mut lanes, &mut waiting, link, row, lane)?;
+                            self.send(&mut lanes, &mut waiting, line, row, lane)?;
                         }
                     }
                     (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
@@ -138,16 +158,20 @@ impl Pump {
                 Ok(()) = added.changed() => lanes.added(),
                 _ = rounds.tick() => {
                     beat.beat();
-                    if lanes.in_flight() > 0 && self.clock.now().since(waiting.last_answer) > link.patience {
-                        return Err(link.silent());
+                    if lanes.in_flight() > 0 && self.clock.now().since(waiting.last_answer) > line.patience {
+                        return Err(line.silent());
                     }
                 }
-                () = stop.stopped(), if stop_by.is_none() => stop_by = Some(self.clock.now() + FLUSH),
+                () = stop.stopped(), if stop_by.is_none() => {
+                    stop_by = Some(self.clock.now() + FLUSH);
+                    // A row may have been added in the same instant: look once more.
+                    lanes.added();
+                }
             }
         }
     }
 
-    /// The newest row, asked until the database answers; none if stopped first.
+    /// The newest row, asked until the database answers.
     async fn newest(&self, stop: &StopToken, beat: &Beat, database: &mut Patience) -> Option<u64> {
         loop {
             let outbox = Arc::clone(&self.outbox);
@@ -168,10 +192,10 @@ impl Pump {
         }
     }
 
-    fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, link: &Link) -> Result<(), SessionError> {
+    fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
         let now = self.clock.now();
         for row in lanes.probes(now) {
-            self.send(lanes, waiting, link, row, Lane::Backlog)?;
+            self.send(lanes, waiting, line, row, Lane::Backlog)?;
         }
         if now < waiting.database.not_before {
             return Ok(());
@@ -196,7 +220,7 @@ impl Pump {
         &mut self,
         lanes: &mut Lanes,
         waiting: &mut Waiting,
-        link: &Link,
+        line: &Line,
         row: OutboxRow,
         lane: Lane,
     ) -> Result<(), SessionError> {
@@ -218,7 +242,7 @@ impl Pump {
         if waiting.answers.is_empty() {
             waiting.last_answer = now;
         }
-        match link.send(message)? {
+        match line.send(message)? {
             Some(notice) => {
                 let seq = row.seq;
                 waiting.answers.spawn(async move { (seq, notice.wait_async().await) });

@@ -9,16 +9,16 @@ use std::error::Error;
 use std::io;
 use std::net::Ipv6Addr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, Broker, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop, LastWill,
-    MqttOptions, NetworkOptions, Packet, PersistedAckMode, PersistedSession, PubAckReason, PublishNotice,
-    PublishNoticeError, PublishOptions, PublishProperties, PublishResult, SessionStore, SessionStoreError,
-    SessionStoreKey, StateError, Transport,
+    AsyncClient, Broker, ConnectionError, DisconnectReasonCode, Event, EventLoop, LastWill, MqttOptions,
+    NetworkOptions, Packet, PersistedAckMode, PersistedSession, SessionStore, SessionStoreError, SessionStoreKey,
+    StateError, Transport,
 };
 
+use super::error::{Cause, SessionError, network_error, refusal, words};
+use super::line::Line;
 use crate::agent::config;
 use crate::contract::topics::DeviceTopics;
 
@@ -30,84 +30,6 @@ const MAX_INCOMING_BYTES: u32 = 64 * 1024;
 /// Requests between this task and the event loop; more than the pump's window and the states together.
 const REQUESTS: usize = 64;
 const MAX_IN_FLIGHT: u16 = 48;
-
-/// Why there is no connection, or no longer.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// No way to it.
-    #[error("could not reach the broker at {broker}")]
-    Unreachable {
-        /// Host and port.
-        broker: String,
-        /// What the network said.
-        source: Cause,
-    },
-    /// One side does not accept the other's certificates, or one of them speaks no TLS.
-    #[error("could not agree on TLS with the broker at {broker}")]
-    Tls {
-        /// Host and port.
-        broker: String,
-        /// What the TLS library said.
-        source: Cause,
-    },
-    /// The broker answered, and refused.
-    #[error("the broker at {broker} refused the connection: {why}")]
-    Refused {
-        /// Host and port.
-        broker: String,
-        /// Its reason code, in words.
-        why: String,
-        /// How soon to ask again.
-        pace: Pace,
-    },
-    /// It was there and is gone.
-    #[error("lost the connection to the broker at {broker}")]
-    Lost {
-        /// Host and port.
-        broker: String,
-        /// What the network or the broker said.
-        source: Cause,
-    },
-    /// The connection stands but nothing is acknowledged.
-    #[error("the broker at {broker} has acknowledged nothing for {} s", silence.as_secs())]
-    Silent {
-        /// Host and port.
-        broker: String,
-        /// For how long.
-        silence: Duration,
-    },
-    /// Another client has connected under the device's name.
-    #[error("another client has connected to the broker at {broker} as {client:?}: two devices with one id?")]
-    TakenOver {
-        /// Host and port.
-        broker: String,
-        /// The name.
-        client: String,
-    },
-}
-
-/// What a library said, in words.
-pub type Cause = Box<dyn Error + Send + Sync>;
-
-/// How soon to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// It may pass by itself.
-    Soon,
-    /// Somebody must act; asking often would only fill the broker's log.
-    Slowly,
-}
-
-impl SessionError {
-    /// How soon to try again.
-    pub fn pace(&self) -> Pace {
-        match self {
-            SessionError::Refused { pace, .. } => *pace,
-            SessionError::Tls { .. } | SessionError::TakenOver { .. } => Pace::Slowly,
-            SessionError::Unreachable { .. } | SessionError::Lost { .. } | SessionError::Silent { .. } => Pace::Soon,
-        }
-    }
-}
 
 /// What it takes to connect.
 #[derive(Debug, Clone)]
@@ -166,13 +88,13 @@ impl Access {
             match eventloop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(ack))) => {
                     let max_packet_bytes = ack.properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX);
-                    let link = Link {
+                    let line = Line {
                         client,
                         broker: self.broker().into(),
                         max_packet_bytes: max_packet_bytes as usize,
                         patience: self.mqtt.keep_alive,
                     };
-                    return Ok(Connection { link, eventloop, client_id: self.client_id.clone() });
+                    return Ok(Connection { line, eventloop, client_id: self.client_id.clone() });
                 }
                 Ok(_) => {}
                 Err(e) => return Err(self.connect_error(e)),
@@ -205,40 +127,9 @@ impl Access {
     }
 }
 
-fn refusal(code: ConnectReturnCode) -> (String, Pace) {
-    use ConnectReturnCode as C;
-    let (why, pace) = match code {
-        C::BadUserNamePassword => ("wrong user name or password", Pace::Slowly),
-        C::NotAuthorized => ("not authorised: wrong user name or password, or no right to connect", Pace::Slowly),
-        C::BadClientId | C::ClientIdentifierNotValid => ("it does not accept the device's name", Pace::Slowly),
-        C::Banned => ("the device is banned", Pace::Slowly),
-        C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => ("it does not speak MQTT 5", Pace::Slowly),
-        C::RetainNotSupported => ("it does not retain messages", Pace::Slowly),
-        C::ServerUnavailable | C::ServiceUnavailable => ("it is unavailable", Pace::Soon),
-        C::ServerBusy => ("it is busy", Pace::Soon),
-        C::ConnectionRateExceeded => ("too many connections in a short time", Pace::Slowly),
-        other => return (format!("{other:?}"), Pace::Slowly),
-    };
-    (why.to_owned(), pace)
-}
-
-/// The network's own error, out of the several wrappings in which the library hands it on.
-fn network_error(e: ConnectionError) -> Result<io::Error, ConnectionError> {
-    match e {
-        ConnectionError::Io(e)
-        | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(rumqttc::Error::Io(e))) => Ok(e),
-        e => Err(e),
-    }
-}
-
-/// The library's errors print their sources already; as a cause they are one text without further sources.
-fn words(e: &dyn Error) -> Cause {
-    e.to_string().into()
-}
-
 /// A connection that the broker has accepted.
 pub(super) struct Connection {
-    pub(super) link: Link,
+    pub(super) line: Line,
     eventloop: EventLoop,
     client_id: String,
 }
@@ -246,9 +137,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Drives the connection to its end and hands on what comes in. `Ok`: the device has said goodbye.
     pub(super) async fn drive(mut self, on_message: impl Fn(&str, &[u8])) -> Result<(), SessionError> {
-        let broker = self.link.broker.to_string();
+        let broker = self.line.broker.to_string();
         // The event loop ends when nobody can give it work any more; the others hold their own.
-        drop(self.link);
+        drop(self.line);
         loop {
             match self.eventloop.poll().await {
                 Ok(Event::Incoming(Packet::Publish(p))) => {
@@ -263,96 +154,12 @@ impl Connection {
                     ..
                 })) => return Err(SessionError::TakenOver { broker, client: self.client_id }),
                 Err(e) => {
+                    // Its last word, if there was one, says more than that it closed: whoever waits for that goes first.
+                    tokio::task::yield_now().await;
                     let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
                     return Err(SessionError::Lost { broker, source });
                 }
             }
-        }
-    }
-}
-
-/// What can be said over a connection. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Link {
-    pub(super) client: AsyncClient,
-    broker: Arc<str>,
-    max_packet_bytes: usize,
-    /// A broker that acknowledges nothing for so long is taken for gone. The client's own ping does not see
-    /// this while there is something to send.
-    pub(super) patience: Duration,
-}
-
-/// A message to publish with QoS 1.
-pub(super) struct Message {
-    pub(super) topic: String,
-    pub(super) payload: Vec<u8>,
-    pub(super) retain: bool,
-    pub(super) content_type: &'static str,
-    pub(super) user_properties: Vec<(String, String)>,
-}
-
-/// What the broker did with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Took it; somebody gets it.
-    Taken,
-    /// Took it; nobody subscribes.
-    NoSubscriber,
-    /// Did not take it.
-    Refused(PubAckReason),
-    /// It was not sent: the broker takes no packet of that size, or retains nothing.
-    NotSendable,
-}
-
-impl Link {
-    /// The broker has been silent for too long.
-    pub(super) fn silent(&self) -> SessionError {
-        SessionError::Silent { broker: self.broker.to_string(), silence: self.patience }
-    }
-
-    fn lost(&self, why: &dyn Error) -> SessionError {
-        SessionError::Lost { broker: self.broker.to_string(), source: words(why) }
-    }
-
-    /// Hands a message to the connection at once or not at all. None: the broker would not take its size.
-    pub(super) fn send(&self, message: Message) -> Result<Option<PublishNotice>, SessionError> {
-        let Message { topic, payload, retain, content_type, user_properties } = message;
-        let properties_bytes: usize = user_properties.iter().map(|(k, v)| k.len() + v.len() + 5).sum();
-        // Fixed header, topic's length, packet identifier, lengths and identifiers of properties: below 64 bytes.
-        if payload.len() + topic.len() + properties_bytes + content_type.len() + 64 > self.max_packet_bytes {
-            return Ok(None);
-        }
-        let properties = PublishProperties {
-            payload_format_indicator: Some(1),
-            content_type: Some(content_type.to_owned()),
-            user_properties,
-            ..PublishProperties::default()
-        };
-        let options = PublishOptions::at_least_once().retain(retain).properties(properties);
-        self.client.try_publish_tracked(topic, payload, options).map(Some).map_err(|e| self.lost(&e))
-    }
-
-    /// What came of a message that was sent.
-    pub(super) fn verdict(&self, answer: Result<PublishResult, PublishNoticeError>) -> Result<Verdict, SessionError> {
-        match answer {
-            Ok(PublishResult::Qos1(ack)) => Ok(match ack.reason {
-                PubAckReason::Success => Verdict::Taken,
-                PubAckReason::NoMatchingSubscribers => Verdict::NoSubscriber,
-                reason => Verdict::Refused(reason),
-            }),
-            Err(PublishNoticeError::RetainNotSupported) => Ok(Verdict::NotSendable),
-            // Whatever else happened to it, it has to be sent again, on a connection whose state is sound.
-            Ok(other) => Err(self.lost(&io::Error::other(format!("it answered {other:?} to QoS 1")))),
-            Err(e) => Err(self.lost(&e)),
-        }
-    }
-
-    /// Publishes and waits for the broker's word.
-    pub(super) async fn publish(&self, message: Message) -> Result<Verdict, SessionError> {
-        let Some(notice) = self.send(message)? else { return Ok(Verdict::NotSendable) };
-        match tokio::time::timeout(self.patience, notice.wait_async()).await {
-            Ok(answer) => self.verdict(answer),
-            Err(_) => Err(self.silent()),
         }
     }
 }

@@ -15,7 +15,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{OutputSelector, RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
-use super::manifest::{Manifest, Model, ModelError, Precision};
+use super::manifest::{Manifest, Precision};
+use super::model::{Model, ModelError};
 use super::slot::SlotPool;
 use super::{Encoder, Engine, EngineError, EngineInfo, Head, Network, Slot, all_finite};
 

@@ -82,7 +82,7 @@ fn values_out_of_bounds_name_their_key_and_what_is_allowed() {
         ("sample_fps = 8.0", "sample_fps = 0", "sample_fps is 0.0"),
         ("window = 16", "window = 1", "window is 1"),
         ("stride = 4", "stride = 17", "stride is 17; it has to be 1 to `window` frames"),
-        ("frame_width = 480", "frame_width = 4", "pixels.frame_width is 4"),
+        ("frame_width = 480", "frame_width = 4", "pixels.frame_width is 4; it has to be 480"),
         ("box = \"motion\"", "box = \"full\"", "view.motion is \"present\"; it has to be absent"),
         ("size_percent = 50", "size_percent = 101", "view.motion.size_percent is 101"),
         ("keep_percent = 70", "keep_percent = 100", "view.motion.keep_percent is 100"),
