@@ -1,4 +1,5 @@
 //! Integration tests, one module per behaviour.
 
 mod capture;
+mod capture_cameras;
 mod common;

@@ -123,6 +123,40 @@ fn unusual_videos_are_read_upright_and_whole() {
 }
 
 #[test]
+fn pixels_are_those_that_ffmpeg_shows() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sd = video::h264(dir.path(), "sd.mp4", "640x360", 25, 1);
+    let hd = "testsrc2=size=1920x1080:rate=25:duration=1,scale=out_color_matrix=bt709:out_range=tv";
+    let bt709 =
+        "-c:v libx264 -preset veryfast -pix_fmt yuv420p -color_primaries bt709 -color_trc bt709 -colorspace bt709";
+    for (path, turned) in [
+        (video::rotated(&sd, "rotated.mp4"), true),
+        (sd, false),
+        (video::render(dir.path(), "hd.mp4", hd, bt709), false),
+        (video::mjpeg(dir.path(), "full_range.avi", "640x360", 25, 1), false),
+        (
+            video::render(
+                dir.path(),
+                "ten_bit.mkv",
+                "testsrc2=size=640x360:duration=1",
+                "-c:v libx265 -x265-params log-level=error -pix_fmt yuv420p10le",
+            ),
+            false,
+        ),
+        (video::render(dir.path(), "rgb.mkv", "testsrc2=size=640x360:duration=1", "-c:v ffv1 -pix_fmt bgr0"), false),
+    ] {
+        let (frames, _) = read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let ours = &frames[0];
+        assert_eq!((ours.width, ours.height), if turned { (480, 854) } else { (480, 270) });
+        let theirs = video::first_picture(&path, ours.width, ours.height);
+        let differences: u64 = ours.rgb.iter().zip(&theirs).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let mean = differences as f64 / theirs.len() as f64;
+        println!("{}: {mean:.2}", path.display());
+        assert!(mean < 2.0, "{}: differs by {mean:.2} of 255 on average", path.display());
+    }
+}
+
+#[test]
 fn a_consumer_may_break_off() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = video::h264(dir.path(), "a.mp4", "320x180", 25, 10);

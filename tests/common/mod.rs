@@ -1,3 +1,5 @@
 //! What tests share.
 
+pub mod camera;
+pub mod rtsp;
 pub mod video;

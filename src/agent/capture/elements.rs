@@ -1,11 +1,17 @@
 //! GStreamer's elements: made by name, with the package that has them when they are missing, and the one place
 //! where a decoder and an encoder are chosen. Hardware elements take their place here when they are supported.
 
+use std::sync::Mutex;
+
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
+use gstreamer_video::DownstreamForceKeyUnitEvent;
 
 use super::error::CaptureError;
+
+/// Distance of keyframes in freshly encoded video: where clips can begin.
+const KEYFRAME_EVERY: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 /// Starts GStreamer; again and again does no harm.
 pub fn init() -> Result<(), CaptureError> {
@@ -102,31 +108,32 @@ pub fn best(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Option<gst::E
     found.into_iter().next()
 }
 
-/// A software H.264 encoder without delay, a keyframe about each second, and the parser that goes behind it.
+/// A software H.264 encoder without delay, with a keyframe each second.
 pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
     let encoder = make("x264enc")?;
     encoder.set_property("bitrate", kbps);
     encoder.set_property_from_str("tune", "zerolatency");
     encoder.set_property_from_str("speed-preset", "superfast");
-    // The encoder counts its keyframes' distance in pictures, and reads the property when it learns the format.
+    // The encoder itself counts pictures, and a stream's own word on how many there are in a second is
+    // often wrong.
     let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
-    let weak = encoder.downgrade();
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let (Some(gst::EventView::Caps(caps)), Some(encoder)) = (info.event().map(|e| e.view()), weak.upgrade()) {
-            let fps = caps.caps().structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-            encoder.set_property("key-int-max", pictures_a_second(fps));
+    let last = Mutex::new(None::<gst::ClockTime>);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
+        let due = {
+            let mut last = last.lock().expect("nothing panics under this lock");
+            let due = last.is_none_or(|last| pts >= last + KEYFRAME_EVERY);
+            if due {
+                *last = Some(pts);
+            }
+            due
+        };
+        if due && !pad.send_event(DownstreamForceKeyUnitEvent::builder().timestamp(pts).running_time(pts).build()) {
+            log::debug!("the encoder takes no request for a keyframe");
         }
         gst::PadProbeReturn::Ok
     });
     Ok(encoder)
-}
-
-/// Rounded, 1 to 120; 25 where the stream doesn't say.
-fn pictures_a_second(fps: Option<gst::Fraction>) -> u32 {
-    match fps {
-        Some(fps) if fps.numer() > 0 => (fps.numer() as u32).div_ceil(fps.denom().max(1) as u32).clamp(1, 120),
-        _ => 25,
-    }
 }
 
 /// Adds elements to the pipeline, links them in order, and brings them to the pipeline's state, the last one
