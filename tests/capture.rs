@@ -23,14 +23,14 @@ fn read(path: &Path) -> Result<(Vec<Frame>, FileSummary), CaptureError> {
 #[test]
 fn containers_and_codecs_give_the_same_times() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mp4 = video::h264(dir.path(), "a.mp4", "640x360", 25, 3);
+    let mp4 = video::h264(dir.path(), "a.mp4", "640x360", 25, 2);
     let files = [
         mp4.clone(),
         video::convert(&mp4, "a.mkv", "-c copy"),
         video::convert(&mp4, "a.ts", "-c copy"),
         video::convert(&mp4, "a.avi", "-c copy"),
-        video::h265(dir.path(), "b.mp4", "640x360", 25, 3),
-        video::mjpeg(dir.path(), "c.avi", "640x360", 25, 3),
+        video::h265(dir.path(), "b.mp4", "640x360", 25, 2),
+        video::mjpeg(dir.path(), "c.avi", "640x360", 25, 2),
         video::convert(&mp4, "d.avi", "-c:v msmpeg4 -q:v 3"),
         video::convert(&mp4, "e.mkv", "-c:v vp9 -deadline realtime"),
         video::convert(&mp4, "f.avi", "-c:v rawvideo"),
@@ -39,11 +39,11 @@ fn containers_and_codecs_give_the_same_times() {
         let (frames, summary) = read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let at: Vec<u64> = frames.iter().map(|f| f.at.as_millis()).collect();
         println!("{} {summary:?} {at:?}", file.display());
-        assert_eq!(frames.len(), 24, "{}: {at:?}", file.display());
+        assert_eq!(frames.len(), 16, "{}: {at:?}", file.display());
         assert!(frames.windows(2).all(|w| w[0].at < w[1].at));
         assert!(frames.iter().all(|f| (f.width, f.height) == (480, 270) && f.rgb.len() == 480 * 270 * 3));
         assert!(frames.iter().all(|f| !f.discontinuity));
-        assert_eq!((summary.width, summary.height, summary.pictures), (640, 360, 75));
+        assert_eq!((summary.width, summary.height, summary.pictures), (640, 360, 50));
         assert!(summary.warnings.is_empty(), "{:?}", summary.warnings);
     }
 }

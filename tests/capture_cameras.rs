@@ -52,33 +52,33 @@ fn keeps_the_contract(what: &str, seen: &Seen, size: (u32, u32), codec: Codec) {
 #[test]
 fn files_read_flat_out_give_everything_once() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mp4 = video::h264(dir.path(), "a.mp4", "640x360", 25, 3);
+    let mp4 = video::h264(dir.path(), "a.mp4", "640x360", 25, 2);
     let files = [
         (mp4.clone(), Codec::H264),
         (video::convert(&mp4, "a.mkv", "-c copy"), Codec::H264),
         (video::convert(&mp4, "a.ts", "-c copy"), Codec::H264),
         (video::convert(&mp4, "a.avi", "-c copy"), Codec::H264),
-        (video::h265(dir.path(), "b.mp4", "640x360", 25, 3), Codec::H265),
-        (video::mjpeg(dir.path(), "c.avi", "640x360", 25, 3), Codec::H264),
+        (video::h265(dir.path(), "b.mp4", "640x360", 25, 2), Codec::H265),
+        (video::mjpeg(dir.path(), "c.avi", "640x360", 25, 2), Codec::H264),
     ];
     for (path, codec) in files {
         let what = path.display().to_string();
         let running = Running::start(camera(file(&path, Pace::FlatOut, false)), ALL);
         let picture = {
-            running.recorder.wait_for("frames", |s| s.frames.len() >= 24);
+            running.recorder.wait_for("frames", |s| s.frames.len() >= 16);
             running.snapshots.latest(&CameraId::new("gate")).expect("a frame was given")
         };
         let (seen, outcome) = running.finish();
         outcome.unwrap_or_else(|e| panic!("{what}: {e}"));
         keeps_the_contract(&what, &seen, (640, 360), codec);
-        assert_eq!((seen.units.len(), seen.frames.len()), (75, 24), "{what}");
-        assert!(seen.units.iter().filter(|u| u.keyframe).count() >= 3, "{what}: a keyframe a second");
+        assert_eq!((seen.units.len(), seen.frames.len()), (50, 16), "{what}");
+        assert!(seen.units.iter().filter(|u| u.keyframe).count() >= 2, "{what}: a keyframe a second");
         let mut shown: Vec<u64> = seen.units.iter().map(|u| u.pts.as_millis()).collect();
         shown.sort_unstable();
-        assert_eq!(shown, (0..75).map(|i| i * 40).collect::<Vec<u64>>(), "{what}");
+        assert_eq!(shown, (0..50).map(|i| i * 40).collect::<Vec<u64>>(), "{what}");
         assert_eq!(seen.states.last(), Some(&CameraState::Ended));
 
-        assert_eq!(picture.at, seen.frames[23].at);
+        assert_eq!(picture.at, seen.frames[15].at);
         assert_eq!((picture.width(), picture.height()), (640, 360));
         let jpeg = picture.to_jpeg(80).expect("encodable");
         assert!(jpeg.starts_with(&[0xff, 0xd8, 0xff]) && jpeg.ends_with(&[0xff, 0xd9]));

@@ -1,4 +1,5 @@
 //! What tests share.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 pub mod camera;
 pub mod rtsp;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
-use gstreamer_video::DownstreamForceKeyUnitEvent;
+use gstreamer_video::UpstreamForceKeyUnitEvent;
 
 use super::error::CaptureError;
 
@@ -117,8 +117,9 @@ pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
     // The encoder itself counts pictures, and a stream's own word on how many there are in a second is
     // often wrong.
     let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
+    let source = encoder.static_pad("src").expect("an encoder has a source pad");
     let last = Mutex::new(None::<gst::ClockTime>);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
         let due = {
             let mut last = last.lock().expect("nothing panics under this lock");
@@ -128,7 +129,8 @@ pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
             }
             due
         };
-        if due && !pad.send_event(DownstreamForceKeyUnitEvent::builder().timestamp(pts).running_time(pts).build()) {
+        // As a viewer would ask for it: with a time of ours the encoder compares times of its own.
+        if due && !source.send_event(UpstreamForceKeyUnitEvent::builder().build()) {
             log::debug!("the encoder takes no request for a keyframe");
         }
         gst::PadProbeReturn::Ok
@@ -145,4 +147,32 @@ pub fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(),
         element.sync_state_with_parent()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        init().expect("GStreamer is installed");
+        let error = make("avdec_nothing").map(|e| e.name()).expect_err("there is no such element");
+        assert_eq!(
+            error.to_string(),
+            "the GStreamer element avdec_nothing is missing; install the package gstreamer1.0-libav"
+        );
+        let unknown = gst::Caps::new_empty_simple("video/x-unheard-of");
+        let error = decoder(&unknown, Decode::FlatOut, "a.mp4").map(|e| e.name()).expect_err("nobody decodes that");
+        assert!(error.to_string().contains("a decoder for video/x-unheard-of"), "{error}");
+    }
+
+    #[test]
+    fn prompt_decoders_hold_no_pictures_back() {
+        init().expect("GStreamer is installed");
+        let h264 = gst::Caps::new_empty_simple("video/x-h264");
+        let decoder = decoder(&h264, Decode::Promptly, "a.mp4").expect("gstreamer1.0-libav is installed");
+        assert!(!decoder.property::<bool>("output-corrupt"));
+        let by_slices = decoder.find_property("thread-type").is_some();
+        assert!(by_slices || decoder.property::<i32>("max-threads") == 1);
+    }
 }
