@@ -1,6 +1,7 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
 mod capture;
+mod capture_cameras;
 mod commands;
 mod common;
 mod daemon;

@@ -1,8 +1,11 @@
 //! What several tests stand on: programs and devices that are real, or as good as.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 pub mod agent;
 pub mod broker;
+pub mod camera;
 pub mod relay;
+pub mod rtsp;
 pub mod video;
 
 use std::time::Duration;

@@ -65,7 +65,14 @@ pub fn cut(input: &Path, name: &str, bytes: usize) -> PathBuf {
     path
 }
 
-/// A video whose metadata says that it is to be turned by 90 degrees clockwise for display.
+/// The first picture of a video as ffmpeg shows it, upright, scaled to this size: packed RGB.
+pub fn first_picture(video: &Path, width: u32, height: u32) -> Vec<u8> {
+    let filter = format!("-frames:v 1 -vf scale={width}:{height}:flags=bilinear+accurate_rnd+full_chroma_int");
+    let raw = convert(video, "reference.rgb", &format!("{filter} -f rawvideo -pix_fmt rgb24"));
+    std::fs::read(raw).expect("just rendered")
+}
+
+/// A video whose metadata says that it is to be turned by 90 degrees anticlockwise for display.
 pub fn rotated(input: &Path, name: &str) -> PathBuf {
     convert(input, name, "-c copy -metadata:s:v rotate=90")
 }

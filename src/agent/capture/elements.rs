@@ -1,11 +1,17 @@
 //! GStreamer's elements: made by name, with the package that has them when they are missing, and the one place
 //! where a decoder and an encoder are chosen. Hardware elements take their place here when they are supported.
 
+use std::sync::Mutex;
+
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
+use gstreamer_video::UpstreamForceKeyUnitEvent;
 
 use super::error::CaptureError;
+
+/// Distance of keyframes in freshly encoded video: where clips can begin.
+const KEYFRAME_EVERY: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 /// Starts GStreamer; again and again does no harm.
 pub fn init() -> Result<(), CaptureError> {
@@ -102,31 +108,34 @@ pub fn best(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Option<gst::E
     found.into_iter().next()
 }
 
-/// A software H.264 encoder without delay, a keyframe about each second, and the parser that goes behind it.
+/// A software H.264 encoder without delay, with a keyframe each second.
 pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
     let encoder = make("x264enc")?;
     encoder.set_property("bitrate", kbps);
     encoder.set_property_from_str("tune", "zerolatency");
     encoder.set_property_from_str("speed-preset", "superfast");
-    // The encoder counts its keyframes' distance in pictures, and reads the property when it learns the format.
+    // The encoder itself counts pictures, and a stream's own word on how many there are in a second is
+    // often wrong.
     let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
-    let weak = encoder.downgrade();
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let (Some(gst::EventView::Caps(caps)), Some(encoder)) = (info.event().map(|e| e.view()), weak.upgrade()) {
-            let fps = caps.caps().structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-            encoder.set_property("key-int-max", pictures_a_second(fps));
+    let source = encoder.static_pad("src").expect("an encoder has a source pad");
+    let last = Mutex::new(None::<gst::ClockTime>);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
+        let due = {
+            let mut last = last.lock().expect("nothing panics under this lock");
+            let due = last.is_none_or(|last| pts >= last + KEYFRAME_EVERY);
+            if due {
+                *last = Some(pts);
+            }
+            due
+        };
+        // As a viewer would ask for it: with a time of ours the encoder compares times of its own.
+        if due && !source.send_event(UpstreamForceKeyUnitEvent::builder().build()) {
+            log::debug!("the encoder takes no request for a keyframe");
         }
         gst::PadProbeReturn::Ok
     });
     Ok(encoder)
-}
-
-/// Rounded, 1 to 120; 25 where the stream doesn't say.
-fn pictures_a_second(fps: Option<gst::Fraction>) -> u32 {
-    match fps {
-        Some(fps) if fps.numer() > 0 => (fps.numer() as u32).div_ceil(fps.denom().max(1) as u32).clamp(1, 120),
-        _ => 25,
-    }
 }
 
 /// Adds elements to the pipeline, links them in order, and brings them to the pipeline's state, the last one
@@ -138,4 +147,32 @@ pub fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(),
         element.sync_state_with_parent()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        init().expect("GStreamer is installed");
+        let error = make("avdec_nothing").map(|e| e.name()).expect_err("there is no such element");
+        assert_eq!(
+            error.to_string(),
+            "the GStreamer element avdec_nothing is missing; install the package gstreamer1.0-libav"
+        );
+        let unknown = gst::Caps::new_empty_simple("video/x-unheard-of");
+        let error = decoder(&unknown, Decode::FlatOut, "a.mp4").map(|e| e.name()).expect_err("nobody decodes that");
+        assert!(error.to_string().contains("a decoder for video/x-unheard-of"), "{error}");
+    }
+
+    #[test]
+    fn prompt_decoders_hold_no_pictures_back() {
+        init().expect("GStreamer is installed");
+        let h264 = gst::Caps::new_empty_simple("video/x-h264");
+        let decoder = decoder(&h264, Decode::Promptly, "a.mp4").expect("gstreamer1.0-libav is installed");
+        assert!(!decoder.property::<bool>("output-corrupt"));
+        let by_slices = decoder.find_property("thread-type").is_some();
+        assert!(by_slices || decoder.property::<i32>("max-threads") == 1);
+    }
 }

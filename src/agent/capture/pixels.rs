@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn every_format_and_size_gives_the_plain_colour_it_shows() {
         for format in FORMATS {
-            for size in [(640, 360), (641, 361), (33, 47)] {
+            for size in [(640, 361), (131, 37)] {
                 for (colorimetry, ycc, rgb) in [
                     ("bt601", [81, 90, 240], [254, 0, 0]),
                     ("bt709", [63, 102, 240], [254, 0, 0]),
@@ -470,7 +470,7 @@ mod tests {
             let r = crop_of(Some(region), width, height);
             prop_assert!(r.width >= 1 && r.height >= 1);
             prop_assert!(r.left + r.width <= width && r.top + r.height <= height);
-            prop_assert!(r.left % 2 == 0 && r.top % 2 == 0);
+            prop_assert!(r.left.is_multiple_of(2) && r.top.is_multiple_of(2));
             prop_assert!(r.left as f32 <= x * width as f32 + 0.5 && (r.left + r.width) as f32 + 0.5 >= (x + region.width) * width as f32);
             let (fw, fh) = frame_size(r.width, r.height);
             prop_assert!(fw % 2 == 0 && fh % 2 == 0 && fw >= 2 && fh >= 2);

@@ -36,6 +36,9 @@ impl Kind for Rtsp {
         let source = elements::make("rtspsrc")?;
         source.set_property("location", &self.url);
         source.set_property_from_str("protocols", "tcp+tls");
+        // Times are the camera's own. What GStreamer makes of them by the time of arrival wavers, and pictures
+        // that are sent out of order of showing confuse it; `timeline` follows the clock more quietly.
+        source.set_property_from_str("buffer-mode", "none");
         source.set_property("latency", self.latency.as_millis() as u32);
         source.set_property("tcp-timeout", ANSWER_TIME_OUT.as_micros() as u64);
         if let Some(login) = &self.credentials {

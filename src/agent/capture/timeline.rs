@@ -2,13 +2,19 @@
 //! falling time-stamps, and decode times where the container has none. Pure.
 //!
 //! Invariants, over everything one [`Timeline`] gives and over sessions that hand on [`Timeline::end`]:
-//! `dts <= pts`; `dts` never falls; a `pts` is never below a `dts` given before it. Between two jumps, distances
-//! are the stream's own, to the nanosecond.
+//! `dts <= pts`; `dts` never falls; a `pts` is never below a `dts` given before it. Distances are the stream's
+//! own, to the nanosecond, but for jumps, and for steps of at most [`STEP_NS`] by which a live session follows
+//! the capture clock: a camera's clock runs a few seconds a day faster or slower.
 
 use crate::base::clock::Mono;
 
 /// Assumed between pictures of a stream that doesn't say: 40 ms.
 const INTERVAL_NS: i64 = 40_000_000;
+
+/// A live session is set right by at most so much ...
+const STEP_NS: i64 = 10_000_000;
+/// ... each time that so much has passed.
+const STEP_EVERY_NS: i64 = 10_000_000_000;
 
 /// Where a session's times begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,7 @@ pub struct Timeline {
     last_in: Option<i64>,
     last_dts: i64,
     max_pts: i64,
+    drift: Drift,
 }
 
 impl Timeline {
@@ -62,6 +69,7 @@ impl Timeline {
             last_in: None,
             last_dts: nanos(earliest),
             max_pts: 0,
+            drift: Drift::default(),
         }
     }
 
@@ -93,7 +101,8 @@ impl Timeline {
             Origin::Arrival { not_before } => nanos(now.max(not_before)) - pts_in,
         });
         let mut pts_out = pts_in + offset;
-        let jumped = !first && pts_out < self.last_dts;
+        // A step of ours is no jump of the stream's.
+        let jumped = !first && pts_out + STEP_NS < self.last_dts;
         if jumped {
             pts_out = self.max_pts + self.interval;
             self.offset = Some(pts_out - pts_in);
@@ -101,10 +110,13 @@ impl Timeline {
             dts_in = dts.unwrap_or_else(|| self.decode_time(pts_in));
         }
         let offset = self.offset.unwrap_or(offset);
-        let pts_out = pts_out.max(0);
+        let pts_out = pts_out.max(self.last_dts).max(0);
         let dts_out = (dts_in + offset).max(self.last_dts).min(pts_out);
         self.last_dts = dts_out;
         self.max_pts = self.max_pts.max(pts_out);
+        if let Origin::Arrival { .. } = self.origin {
+            self.offset = Some(offset + self.drift.step(nanos(now), dts_out));
+        }
         Stamp { pts: mono(pts_out), dts: mono(dts_out), jumped }
     }
 
@@ -115,6 +127,35 @@ impl Timeline {
         self.waiting.insert(place, pts);
         let missing = (self.reorder + 1).saturating_sub(self.waiting.len());
         if missing == 0 { self.waiting.remove(0) } else { self.waiting[0] - missing as i64 * self.interval }
+    }
+}
+
+/// How far a live stream's times have moved away from the clock since the session began.
+///
+/// What arrives late says nothing: networks delay. But of many access units the least delayed one is delayed by
+/// about as much as ever, unless the clocks disagree.
+#[derive(Debug, Default)]
+struct Drift {
+    /// Least delay at the beginning.
+    usual: Option<i64>,
+    /// Least delay since the last step, and when that was.
+    least: Option<i64>,
+    since: Option<i64>,
+}
+
+impl Drift {
+    /// By how much to move times now, given what has just arrived.
+    fn step(&mut self, now: i64, dts: i64) -> i64 {
+        let delay = now - dts;
+        let least = self.least.map_or(delay, |least| least.min(delay));
+        let since = *self.since.get_or_insert(now);
+        self.least = Some(least);
+        if now - since < STEP_EVERY_NS {
+            return 0;
+        }
+        (self.since, self.least) = (Some(now), None);
+        let usual = *self.usual.get_or_insert(least);
+        (least - usual).clamp(-STEP_NS, STEP_NS)
     }
 }
 
@@ -185,6 +226,34 @@ mod tests {
         let dts: Vec<u64> = stamps.iter().map(|s| s.dts.as_millis()).collect();
         assert_eq!(dts, [4920, 4960, 5000, 5040, 5080, 5120, 5160, 5200, 5240]);
         assert!(stamps.iter().all(|s| s.dts <= s.pts && !s.jumped));
+    }
+
+    /// The error against the clock, in milliseconds, of a camera whose clock is off by `parts_per_million`, after
+    /// each of `pictures` that arrive `late_ms` after they were taken.
+    fn errors(parts_per_million: i64, pictures: i64, late_ms: impl Fn(i64) -> i64) -> Vec<i64> {
+        let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
+        (0..pictures)
+            .map(|i| {
+                let taken = i * FRAME;
+                let stream = taken + taken / 1_000_000 * parts_per_million;
+                let now = Mono::from_nanos((taken + late_ms(i) * 1_000_000) as u64);
+                let s = line.stamp(Some(stream), None, Some(FRAME), now);
+                assert!(!s.jumped);
+                (nanos(s.pts) - taken) / 1_000_000
+            })
+            .collect()
+    }
+
+    #[test]
+    fn live_times_follow_the_clock_and_not_the_network() {
+        let day = 25 * 3600 * 6;
+        for ppm in [-300, 0, 200] {
+            let worst = errors(ppm, day, |i| 5 + i * 7 % 90).into_iter().map(i64::abs).max();
+            assert!(worst <= Some(100), "{ppm} ppm: {worst:?} ms");
+        }
+        // A network that holds everything back for five seconds, once, moves nothing by more than a step.
+        let stalled = errors(0, 25 * 60, |i| if (500..625).contains(&i) { 5_000 - (i - 500) * 40 } else { 5 });
+        assert!(stalled.iter().all(|e| (5..=15).contains(e)), "{:?}", stalled.iter().max());
     }
 
     proptest! {

@@ -151,6 +151,8 @@ fn a_reset_camera_starts_anew_and_slots_do_not_pile_up() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
     /// Batched or one by one, in whatever order cameras come: the same scores.
     #[test]
     fn batches_change_nothing(picks in prop::collection::vec((0usize..3, 60u64..400, any::<u8>()), 1..150), batch in 1usize..7) {
