@@ -110,6 +110,11 @@ def free_port():
         return s.getsockname()[1]
 
 
+def listens(port):
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+
+
 # --- The world around the agent --------------------------------------------------------------------------------------
 
 
@@ -135,7 +140,7 @@ def broker(work):
     log = work / "mosquitto.log"
     path = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"}
     with running(["mosquitto", "-c", work / "mosquitto.conf"], log, env=path) as child:
-        wait_for("Mosquitto", lambda: re.search(r"version .* running", log.read_text()), child, log)
+        wait_for("Mosquitto", lambda: listens(port), child, log)
         yield port
 
 

@@ -27,6 +27,7 @@ use vedette::agent::capture::{
 use vedette::agent::config::{self, Config};
 use vedette::agent::http::client;
 use vedette::agent::incident::Transition;
+use vedette::agent::infer::model::Model;
 use vedette::agent::run::Daemon;
 use vedette::agent::run::events::Event;
 use vedette::base::clock::{Clock, Mono, SystemClock};
@@ -104,7 +105,7 @@ fn configure(setup: &Setup) -> anyhow::Result<Config> {
     std::fs::create_dir_all(setup.dir.join("state"))?;
     std::fs::write(&file, text)?;
     let mut config = config::load(&file)?;
-    let classes = vedette::agent::infer::manifest::Model::open(&setup.model)?.manifest().thresholds.clone();
+    let classes = Model::open(&setup.model)?.manifest().thresholds.clone();
     config.cameras[0].thresholds = classes.into_keys().map(|class| (class, THRESHOLD)).collect();
     // Shorter than a config file may say: the machine takes it, and it makes for many incidents.
     config.incident.max_length = INCIDENT_LENGTH;
@@ -114,7 +115,7 @@ fn configure(setup: &Setup) -> anyhow::Result<Config> {
 
 /// From an access unit's arrival to the frame that capture hands on: decoding, and what the tap has to wait for.
 fn capture_alone(config: &Config, clock: Arc<SystemClock>) -> anyhow::Result<Vec<f64>> {
-    let sample_fps = vedette::agent::infer::manifest::Model::open(&config.model.dir)?.manifest().sample_fps;
+    let sample_fps = Model::open(&config.model.dir)?.manifest().sample_fps;
     let sink = Arc::new(Timed {
         until: clock.now() + CAPTURE_ALONE,
         clock: clock.clone(),
@@ -266,5 +267,7 @@ fn collect(
         decided.push(ms(o.decided.since(o.scored)));
         from_score.push(ms(alert.at.since(o.scored)));
     }
-    Ok(json!({ "total_ms": total, "to_score_ms": to_score, "score_to_incident_ms": decided, "from_score_ms": from_score }))
+    Ok(
+        json!({ "total_ms": total, "to_score_ms": to_score, "score_to_incident_ms": decided, "from_score_ms": from_score }),
+    )
 }

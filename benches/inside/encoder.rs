@@ -8,7 +8,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use serde_json::{Value, json};
-use vedette::agent::infer::manifest::Model;
+use vedette::agent::infer::model::Model;
 use vedette::base::clock::{Clock, SystemClock};
 
 use crate::{ms, process_cpu};

@@ -71,9 +71,7 @@ enum What {
 fn main() -> anyhow::Result<()> {
     let result = match Arguments::parse().what {
         What::Encoder { model, onnxruntime, passes } => encoder::measure(&model, &onnxruntime, passes)?,
-        What::Clip { video, dir, seconds, clips } => {
-            clip::measure(&video, &dir, Duration::from_secs(seconds), clips)?
-        }
+        What::Clip { video, dir, seconds, clips } => clip::measure(&video, &dir, Duration::from_secs(seconds), clips)?,
         What::Alert { rtsp, broker, model, onnxruntime, dir, incidents } => {
             alert::measure(&alert::Setup { rtsp, broker, model, onnxruntime, dir, incidents })?
         }
