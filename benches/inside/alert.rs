@@ -40,11 +40,12 @@ use crate::ms;
 
 /// Below anything that a softmax gives.
 const THRESHOLD: f32 = 1e-9;
-const INCIDENT_LENGTH: Duration = Duration::from_secs(2);
+const INCIDENT_LENGTH: Duration = Duration::from_secs(4);
 const CAPTURE_ALONE: Duration = Duration::from_secs(15);
 /// What the whole may take beside the incidents themselves.
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONSUMER: &str = "soc";
+const OPENED: &str = "org.vedette.alert.opened.v1";
 
 pub struct Setup {
     pub rtsp: String,
@@ -69,13 +70,19 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Value> {
 
     let runtime_dir = config.paths.runtime_dir.clone();
     let daemon = Daemon::start(config, clock.clone())?;
-    let (opened_at, opened) = mpsc::channel();
-    let watcher = runtime.spawn(watch(daemon.events().watch(), clock.clone(), opened_at));
-    let measured = collect(setup.incidents, clock.as_ref(), &opened, &arrived);
+    let (tell, seen) = mpsc::channel();
+    let watcher = runtime.spawn(watch(daemon.events().watch(), clock.clone(), tell));
+    let mut stations = Stations { seen, scores: BTreeMap::new(), opened: BTreeMap::new() };
+    let measured = collect(setup.incidents, clock.as_ref(), &mut stations, &arrived);
     let status = runtime.block_on(client::status(&runtime_dir, PATIENCE));
     let drained = daemon.drain();
-    subscriber.abort();
-    watcher.abort();
+    for (name, task) in [("subscriber", subscriber), ("watcher", watcher)] {
+        if task.is_finished() {
+            log::error!("the {name} ended early: {:?}", runtime.block_on(task));
+        } else {
+            task.abort();
+        }
+    }
     if !drained.troubles.is_empty() {
         bail!("{drained}");
     }
@@ -162,36 +169,60 @@ impl CaptureSink for Timed {
     }
 }
 
-/// An incident that was opened, and when what led to it was seen.
-struct Opened {
-    incident: Uuid,
-    arrival: Mono,
-    scored: Mono,
-    decided: Mono,
+/// What the daemon tells of itself on the way, and when.
+enum Seen {
+    /// A window that ends at `end` was scored.
+    Score { end: Mono, arrival: Mono, at: Mono },
+    /// The window that ends at `end` opened an incident.
+    Opened { incident: Uuid, end: Mono, at: Mono },
 }
 
 async fn watch(
     mut events: broadcast::Receiver<Event>,
     clock: Arc<SystemClock>,
-    opened: mpsc::Sender<Opened>,
+    seen: mpsc::Sender<Seen>,
 ) -> anyhow::Result<()> {
-    let mut scores: BTreeMap<Mono, (Mono, Mono)> = BTreeMap::new();
     loop {
         let event = events.recv().await?;
-        let now = clock.now();
+        let at = clock.now();
         match event {
-            Event::Score(score) => {
-                scores.insert(score.end, (score.arrival, now));
-            }
+            Event::Score(score) => seen.send(Seen::Score { end: score.end, arrival: score.arrival, at })?,
             Event::Incident(transition) => {
-                if let Transition::Opened(incident) = &*transition
-                    && let Some((arrival, scored)) = scores.get(&incident.end)
-                {
-                    let (arrival, scored) = (*arrival, *scored);
-                    opened.send(Opened { incident: incident.id, arrival, scored, decided: now })?;
+                if let Transition::Opened(incident) = &*transition {
+                    seen.send(Seen::Opened { incident: incident.id, end: incident.end, at })?;
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// The stations of one alert.
+struct Way {
+    arrival: Mono,
+    scored: Mono,
+    decided: Mono,
+}
+
+/// Stations by incident. A score and the incident that it opened may be told in either order.
+struct Stations {
+    seen: mpsc::Receiver<Seen>,
+    scores: BTreeMap<Mono, (Mono, Mono)>,
+    opened: BTreeMap<Uuid, (Mono, Mono)>,
+}
+
+impl Stations {
+    fn of(&mut self, incident: Uuid) -> anyhow::Result<Way> {
+        loop {
+            if let Some((end, decided)) = self.opened.get(&incident)
+                && let Some((arrival, scored)) = self.scores.get(end)
+            {
+                return Ok(Way { arrival: *arrival, scored: *scored, decided: *decided });
+            }
+            match self.seen.recv_timeout(PATIENCE).context("an alert came for an incident that no window opened")? {
+                Seen::Score { end, arrival, at } => drop(self.scores.insert(end, (arrival, at))),
+                Seen::Opened { incident, end, at } => drop(self.opened.insert(incident, (end, at))),
+            }
         }
     }
 }
@@ -228,7 +259,7 @@ async fn subscribe(
                 let seq = alert["sequence"].as_str().and_then(|s| s.parse().ok()).context("an alert has a number")?;
                 let ack = serde_json::to_vec(&Ack { seq })?;
                 client.publish(topics.ack(CONSUMER)?, ack, PublishOptions::new(QoS::AtLeastOnce)).await?;
-                if alert["type"].as_str().is_some_and(|t| t.ends_with("opened")) {
+                if alert["type"] == OPENED {
                     let id = alert["data"]["incident"]["id"].as_str().context("an alert has an incident")?;
                     arrived.send(Arrived { incident: id.parse()?, at })?;
                 }
@@ -242,32 +273,25 @@ async fn subscribe(
 fn collect(
     wanted: usize,
     clock: &SystemClock,
-    opened: &mpsc::Receiver<Opened>,
+    stations: &mut Stations,
     arrived: &mpsc::Receiver<Arrived>,
 ) -> anyhow::Result<Value> {
     let deadline = clock.now() + PATIENCE + 4 * INCIDENT_LENGTH * u32::try_from(wanted)?;
-    let mut known: BTreeMap<Uuid, Opened> = BTreeMap::new();
-    let (mut total, mut to_score, mut from_score, mut decided) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut ways = Vec::new();
     // The first one pays for what is done once: pages, caches, the broker's first message.
-    let mut first = true;
-    while total.len() < wanted {
+    while ways.len() <= wanted {
         let alert = arrived
             .recv_timeout(deadline.since(clock.now()))
-            .with_context(|| format!("{} of {wanted} alerts came in time", total.len()))?;
-        while !known.contains_key(&alert.incident) {
-            let o = opened.recv_timeout(PATIENCE).context("an alert came for an incident that was not opened")?;
-            known.insert(o.incident, o);
-        }
-        let o = known.remove(&alert.incident).expect("looked for above");
-        if std::mem::take(&mut first) {
-            continue;
-        }
-        total.push(ms(alert.at.since(o.arrival)));
-        to_score.push(ms(o.scored.since(o.arrival)));
-        decided.push(ms(o.decided.since(o.scored)));
-        from_score.push(ms(alert.at.since(o.scored)));
+            .with_context(|| format!("{} of {wanted} alerts came in time", ways.len()))?;
+        ways.push((stations.of(alert.incident)?, alert.at));
     }
-    Ok(
-        json!({ "total_ms": total, "to_score_ms": to_score, "score_to_incident_ms": decided, "from_score_ms": from_score }),
-    )
+    let each = |part: fn(&Way, Mono) -> Duration| -> Vec<f64> {
+        ways.iter().skip(1).map(|(way, arrived)| ms(part(way, *arrived))).collect()
+    };
+    Ok(json!({
+        "total_ms": each(|way, arrived| arrived.since(way.arrival)),
+        "to_score_ms": each(|way, _| way.scored.since(way.arrival)),
+        "score_to_incident_ms": each(|way, _| way.decided.since(way.scored)),
+        "from_score_ms": each(|way, arrived| arrived.since(way.scored)),
+    }))
 }

@@ -69,6 +69,8 @@ enum What {
 }
 
 fn main() -> anyhow::Result<()> {
+    // Silent unless asked (RUST_LOG): who reads standard error wants to know why a figure is missing.
+    env_logger::init();
     let result = match Arguments::parse().what {
         What::Encoder { model, onnxruntime, passes } => encoder::measure(&model, &onnxruntime, passes)?,
         What::Clip { video, dir, seconds, clips } => clip::measure(&video, &dir, Duration::from_secs(seconds), clips)?,
