@@ -73,7 +73,7 @@ fn evaluate_prints_the_table_that_such_systems_are_judged_by() {
     let data = csv.to_str().expect("UTF-8");
 
     let unknown = vedette(["evaluate", "--data", data]);
-    assert_eq!(unknown.status.code(), Some(3));
+    assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("line 4") && stderr(&unknown).contains("Vandalism"), "{}", stderr(&unknown));
 
     let output = vedette(["evaluate", "--data", data, "--map", "Vandalism=Fighting", "--json"]);

@@ -39,7 +39,8 @@ if [ -z "${RTSP:-}" ]; then
     codec=$(ffprobe -v error -select_streams v:0 -show_entries stream=codec_name -of csv=p=0 "$video" | head -1)
     [ -n "$codec" ] || { say "$video has no video in it"; exit 1; }
     if [ "$codec" != h264 ]; then
-        served=.cache/video/$(basename "${video%.*}").h264.mp4
+        key=$(stat -Lc '%n %s %Y' "$video" | sha256sum | cut -c1-12)
+        served=.cache/video/$(basename "${video%.*}").$key.h264.mp4
         if [ ! -s "$served" ]; then
             say "transcoding $video ($codec) to H.264, once"
             mkdir -p .cache/video
@@ -52,7 +53,8 @@ if [ -z "${RTSP:-}" ]; then
     fi
     say "serving $served as an RTSP camera"
     # System Python: that is where Debian's GObject bindings are.
-    /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
+    # In a session of its own, as the broker: Ctrl-C is for the agent, which still needs them to end well.
+    setsid /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
     children+=($!)
     wait_for "$work/rtsp.log" '^rtsp://' $! "the RTSP server"
     RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
@@ -61,9 +63,9 @@ fi
 mkdir -p "$work/broker"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -e "s/@PORT@/$port/" -e "s#@STATE_DIR@#$work/broker#" -e "s/@USER@/$(id -un)/" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
-PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
+PATH=$PATH:/usr/sbin setsid mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
 children+=($!)
-wait_for "$work/mosquitto.log" 'mosquitto version .* running' $! "Mosquitto"
+wait_for "$work/mosquitto.log" 'mosquitto version .* (running|starting)' $! "Mosquitto"
 say "Mosquitto on 127.0.0.1:$port; read along with: mosquitto_sub -p $port -t 'vedette/#' -v"
 
 target=${CARGO_TARGET_DIR:-target}

@@ -132,7 +132,7 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
     let state_dir = config.paths.state_dir.clone();
     let daemon = Daemon::start(config, clock.clone())?;
     let printer = Printer { classes: daemon.classes().to_vec(), clock, state_dir, last_score: None };
-    runtime.block_on(follow(&daemon, printer, &runtime_dir, args.seconds))?;
+    let followed = runtime.block_on(follow(&daemon, printer, &runtime_dir, args.seconds));
     say("demo", "ending: open incidents close, clips are finished, the last messages go out");
     let report = daemon.drain();
     stop.stop();
@@ -140,7 +140,7 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
         runtime.block_on(soc)?;
     }
     say("demo", &format!("ended: {report}"));
-    Ok(())
+    followed
 }
 
 fn describe(config: &Config) {
@@ -158,7 +158,8 @@ async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, secon
 
     let mut events = daemon.events().watch();
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let test = tokio::time::sleep(TEST_AFTER);
+    // Beside the loop: neither the printing nor Ctrl-C waits for it.
+    let test = raise_test(runtime_dir);
     let end = tokio::time::sleep(Duration::from_secs(seconds.unwrap_or(u64::MAX / 4)));
     tokio::pin!(test, end);
     let mut raised = false;
@@ -168,9 +169,9 @@ async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, secon
             _ = term.recv() => return Ok(()),
             () = &mut end => return Ok(()),
             () = daemon.failed() => anyhow::bail!("a stage of the daemon panicked; its message is above"),
-            () = &mut test, if !raised => {
+            result = &mut test, if !raised => {
                 raised = true;
-                raise_test(runtime_dir).await?;
+                result?;
             }
             event = events.recv() => match event {
                 Ok(event) => printer.print(event),
@@ -181,8 +182,9 @@ async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, secon
     }
 }
 
-/// The same request, over the same socket, as `vedette test-alert`.
+/// When its time has come, the same request, over the same socket, as `vedette test-alert`.
 async fn raise_test(runtime_dir: &Path) -> anyhow::Result<()> {
+    tokio::time::sleep(TEST_AFTER).await;
     say("demo", "nothing may ever happen here, so now a TEST alert is raised: vedette test-alert");
     let command = Command::TestAlert { camera: None };
     match client::submit(runtime_dir, &command, Duration::from_secs(15)).await? {
