@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::agent::{json_lines, stderr, stdout, vedette};
+use crate::common::agent::{json_lines, model_dir, stderr, stdout, vedette};
 use crate::common::video;
 
 fn is_probability(v: &Value) -> bool {
@@ -59,6 +59,30 @@ fn replay_follows_rate_and_stride() {
     assert_eq!(count(&["--stride", "16"]), 2);
     // Half the frames: one window only.
     assert_eq!(count(&["--stride", "1", "--sample-fps", "4"]), 1);
+}
+
+#[test]
+fn replay_prints_the_incidents_that_the_daemon_would_open() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let video = video::h264(dir.path(), "v.mp4", "320x240", 25, 5);
+    // The tree's model with a threshold that every window passes.
+    let model = dir.path().join("model");
+    let copied = std::process::Command::new("cp").arg("-r").arg(model_dir()).arg(&model).status().expect("cp");
+    assert!(copied.success());
+    let manifest = fs::read_to_string(model.join("manifest.toml")).expect("there");
+    let at = manifest.find("Fighting = ").expect("a threshold");
+    let end = at + manifest[at..].find('\n').expect("a line");
+    fs::write(model.join("manifest.toml"), manifest.replace(&manifest[at..end], "Fighting = 0.000001"))
+        .expect("writable");
+    let args = ["replay", "--json", "--model", model.to_str().expect("UTF-8"), video.to_str().expect("UTF-8")];
+    let output = vedette(args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines = json_lines(&output);
+    let incidents: Vec<_> = lines.iter().filter(|l| l["type"] == "incident").collect();
+    assert_eq!(incidents.len(), 1, "{lines:?}");
+    let i = incidents[0];
+    assert_eq!((&i["class"], &i["start_ms"]), (&"Fighting".into(), &0.into()));
+    assert!(is_probability(&i["peak_score"]) && i["end_ms"].as_u64() > Some(1_800), "{i}");
 }
 
 #[test]

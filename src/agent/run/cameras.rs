@@ -9,6 +9,7 @@ use crate::agent::capture::{AccessUnit, CameraState, CaptureSink, Frame};
 use crate::agent::config::{CameraId, Pace};
 use crate::agent::ring::SharedRing;
 use crate::base::queue::Queue;
+use crate::base::stop::StopToken;
 
 /// See the module's doc. Capture's threads call it; for a live camera nothing here blocks.
 pub struct CameraSink {
@@ -26,6 +27,8 @@ pub struct CameraSink {
     pub health: Arc<Health>,
     /// A file read flat out waits for inference; everything else loses its oldest frames.
     pub pace: Pace,
+    /// Asks capture to end.
+    pub stop: StopToken,
     /// Its own record there.
     pub record: Arc<CameraRecord>,
 }
@@ -57,7 +60,10 @@ impl CaptureSink for CameraSink {
             CameraState::Ended => "ended".to_owned(),
             CameraState::Failed { reason } => format!("given up: {reason}"),
         };
-        if matches!(state, CameraState::Lost { .. } | CameraState::Ended | CameraState::Failed { .. }) {
+        // At the daemon's end every camera ends; that closes its incidents as stopped, not as lost.
+        if !self.stop.is_stopped()
+            && matches!(state, CameraState::Lost { .. } | CameraState::Ended | CameraState::Failed { .. })
+        {
             self.inbox.push(Work::CameraLost(self.camera.clone()));
         }
         self.health.camera_state(&self.record, &state);

@@ -273,6 +273,7 @@ impl Daemon {
                         Source::File { pace, .. } => pace,
                         Source::Rtsp { .. } | Source::Test { .. } => Pace::Realtime,
                     },
+                    stop: capture_stop.clone(),
                     record: record.clone(),
                 }),
                 stats: record.stats.clone(),

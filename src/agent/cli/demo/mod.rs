@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{ModelArgs, Outcome};
@@ -131,10 +132,14 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
     let runtime_dir = config.paths.runtime_dir.clone();
     let state_dir = config.paths.state_dir.clone();
     let daemon = Daemon::start(config, clock.clone())?;
-    let printer = Printer { classes: daemon.classes().to_vec(), clock, state_dir, last_score: None };
-    let followed = runtime.block_on(follow(&daemon, printer, &runtime_dir, args.seconds));
+    let mut events = daemon.events().watch();
+    let mut printer = Printer { classes: daemon.classes().to_vec(), clock, state_dir, last_score: None };
+    let followed = runtime.block_on(follow(&daemon, &mut events, &mut printer, &runtime_dir, args.seconds));
     say("demo", "ending: open incidents close, clips are finished, the last messages go out");
     let report = daemon.drain();
+    while let Ok(event) = events.try_recv() {
+        printer.print(event);
+    }
     stop.stop();
     if let Some(soc) = soc {
         runtime.block_on(soc)?;
@@ -153,10 +158,15 @@ fn describe(config: &Config) {
 }
 
 /// Prints events, raises the test alert when its time has come, and returns when it is to end.
-async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, seconds: Option<u64>) -> anyhow::Result<()> {
+async fn follow(
+    daemon: &Daemon,
+    events: &mut Receiver<Event>,
+    printer: &mut Printer,
+    runtime_dir: &Path,
+    seconds: Option<u64>,
+) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut events = daemon.events().watch();
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // Beside the loop: neither the printing nor Ctrl-C waits for it.
     let test = raise_test(runtime_dir);
