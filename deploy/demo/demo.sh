@@ -21,16 +21,19 @@ finish() {
 trap finish EXIT
 trap ':' INT TERM # the agent gets them too and drains; then we finish
 
-# Waits for a line that a server writes when it is ready: wait_for FILE PATTERN PID WHAT
+# Waits until a server is ready: wait_for WHAT PID LOG COMMAND...
 wait_for() {
+    local what=$1 pid=$2 log=$3
+    shift 3
     for _ in $(seq 300); do
-        grep -qE "$2" "$1" 2>/dev/null && return 0
-        kill -0 "$3" 2>/dev/null || break
+        "$@" 2>/dev/null && return 0
+        kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
-    say "$4 did not start:"; cat "$1" >&2
+    say "$what did not start:"; cat "$log" >&2
     return 1
 }
+accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 
 if [ -z "${RTSP:-}" ]; then
     video=${VIDEO:-.cache/video/vtest.avi}
@@ -56,7 +59,7 @@ if [ -z "${RTSP:-}" ]; then
     # In a session of its own, as the broker: Ctrl-C is for the agent, which still needs them to end well.
     setsid /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
     children+=($!)
-    wait_for "$work/rtsp.log" '^rtsp://' $! "the RTSP server"
+    wait_for "the RTSP server" $! "$work/rtsp.log" grep -q '^rtsp://' "$work/rtsp.log"
     RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
 fi
 
@@ -65,7 +68,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 sed -e "s/@PORT@/$port/" -e "s#@STATE_DIR@#$work/broker#" -e "s/@USER@/$(id -un)/" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
 PATH=$PATH:/usr/sbin setsid mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
 children+=($!)
-wait_for "$work/mosquitto.log" 'mosquitto version .* (running|starting)' $! "Mosquitto"
+wait_for "Mosquitto" $! "$work/mosquitto.log" accepts "$port"
 say "Mosquitto on 127.0.0.1:$port; read along with: mosquitto_sub -p $port -t 'vedette/#' -v"
 
 target=${CARGO_TARGET_DIR:-target}

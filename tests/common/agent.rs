@@ -192,6 +192,7 @@ impl Agent {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "what a failing test needs to be understood")]
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {

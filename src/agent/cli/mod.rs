@@ -130,7 +130,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),
         Command::TestAlert(args) => test_alert::run(args),
-        Command::Demo(args) => logs(log::LevelFilter::Warn).and_then(|()| demo::run(args)),
+        Command::Demo(args) => logs(log::LevelFilter::Error).and_then(|()| demo::run(args)),
     };
     match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

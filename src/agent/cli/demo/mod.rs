@@ -53,7 +53,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "mqtt://HOST:PORT")]
     broker: Option<String>,
 
-    /// Directory for the demo's database and clips, kept afterwards [default: a temporary one, removed at the end]
+    /// Directory for the demo's database and clips; it is left as it is afterwards [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
@@ -74,8 +74,6 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Outcome> {
     let ended = write_config(&args, &dir).and_then(|path| watch(&args, &path));
     if temporary {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    } else {
-        say("demo", &format!("database and clips are in {}", dir.display()));
     }
     ended.map(|()| Outcome::Good)
 }
