@@ -61,7 +61,7 @@ pub struct Health {
     started: Mono,
     sensors: Sensors,
     facts: DeviceFacts,
-    engine: EngineInfo,
+    engine: Option<EngineInfo>,
     cameras: BTreeMap<CameraId, Arc<CameraRecord>>,
     passes: Mutex<Passes>,
     queues: OnceLock<Queues>,
@@ -78,8 +78,8 @@ struct Passes {
 }
 
 impl Health {
-    /// Of a device with this config, model and engine.
-    pub fn new(config: &Config, model: ModelRef, engine: EngineInfo, clock: Arc<dyn Clock>) -> Self {
+    /// Of a device with this config, model and, if any camera is classified, engine.
+    pub fn new(config: &Config, model: ModelRef, engine: Option<EngineInfo>, clock: Arc<dyn Clock>) -> Self {
         let cameras = config.cameras.iter().map(|c| (c.id.clone(), Arc::default())).collect();
         Health {
             started: clock.now(),
@@ -241,7 +241,10 @@ impl HealthSource for Health {
             uptime_s: self.clock.now().since(self.started).as_secs(),
             cameras,
             drops,
-            inference: Some(InferenceHealth { engine: self.engine.runtime.clone(), frame_ms: self.timing() }),
+            inference: self
+                .engine
+                .as_ref()
+                .map(|e| InferenceHealth { engine: e.runtime.clone(), frame_ms: self.timing() }),
             memory: readings.resident_bytes.map(|resident_bytes| MemoryHealth { resident_bytes }),
             disks: readings
                 .disk

@@ -151,8 +151,11 @@ impl Daemon {
         let events = Events::default();
         let spawn = Spawner { progress: progress.clone(), panicked: panicked.clone() };
 
-        let (model, engine) =
-            offline::load_model(&config.model.dir, config.model.threads, config.model.onnxruntime.as_deref())?;
+        let model = offline::open_model(&config.model.dir)?;
+        // A device that only records does without the networks and their memory.
+        let classifies = config.cameras.iter().any(|c| c.classify);
+        let load = || offline::load_engine(&model, config.model.threads, config.model.onnxruntime.as_deref());
+        let engine = classifies.then(load).transpose()?;
         let manifest = Arc::new(model.manifest().clone());
         let wrong = config.check_classes(&manifest.classes);
         if !wrong.is_empty() {
@@ -161,7 +164,8 @@ impl Daemon {
         let sample_fps = manifest.sample_fps;
         let reference = model.reference();
 
-        let health = Arc::new(Health::new(&config, reference.clone(), engine.info.clone(), clock.clone()));
+        let health =
+            Arc::new(Health::new(&config, reference.clone(), engine.as_ref().map(|e| e.info.clone()), clock.clone()));
         let context = DeviceContext {
             site: config.device.site.clone(),
             device: config.device.id.clone(),
@@ -238,17 +242,20 @@ impl Daemon {
         let same_camera: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
         let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestOfKey(same_camera));
         let options = Options { sample_fps: None, stride: config.model.stride };
-        let inference_stage = spawn.stage("infer", {
-            let inference = Inference {
-                frames: frames.clone(),
-                classifier: Classifier::new(manifest.clone(), engine, options),
-                inbox: inbox.clone(),
-                events: events.clone(),
-                health: health.clone(),
-                clock: clock.clone(),
-            };
-            move |beat| inference.run(beat)
-        })?;
+        let inference_stages = match engine {
+            None => Vec::new(),
+            Some(engine) => {
+                let inference = Inference {
+                    frames: frames.clone(),
+                    classifier: Classifier::new(manifest.clone(), engine, options),
+                    inbox: inbox.clone(),
+                    events: events.clone(),
+                    health: health.clone(),
+                    clock: clock.clone(),
+                };
+                vec![spawn.stage("infer", move |beat| inference.run(beat))?]
+            }
+        };
         health.watch_queues(frames.clone(), inbox.clone(), store.clone(), rings.clone());
 
         let capture_stop = StopToken::new();
@@ -332,7 +339,7 @@ impl Daemon {
             inbox,
             clip_rules,
             capture: (capture_stop, capture_stages),
-            inference: (frames, vec![inference_stage]),
+            inference: (frames, inference_stages),
             incidents: vec![incident_stage],
             clips: (clip_stop, clip_orders, vec![clip_stage]),
             store: (store, vec![store_stage]),

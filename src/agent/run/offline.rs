@@ -15,7 +15,7 @@ use crate::agent::infer::golden::ProofError;
 use crate::agent::infer::manifest::Manifest;
 use crate::agent::infer::model::{Model, ModelError};
 use crate::agent::infer::view::{View, ViewError, ViewState};
-use crate::agent::infer::{Score, onnx};
+use crate::agent::infer::{Engine, Score, onnx};
 use crate::base::clock::Mono;
 use crate::base::stop::StopToken;
 use crate::contract::alert::{ModelRef, NORMAL};
@@ -85,23 +85,24 @@ pub enum OfflineError {
     NoPicture,
 }
 
-/// Opens and verifies a model directory, loads its networks, and proves them against its golden vectors.
-pub fn load_model(
-    dir: &Path,
-    threads: usize,
-    onnxruntime: Option<&Path>,
-) -> Result<(Model, crate::agent::infer::Engine), LoadError> {
-    let model = Model::open(dir).map_err(|e| LoadError::Model { dir: dir.to_owned(), source: Box::new(e) })?;
-    let mut engine = onnx::load(&model, threads, onnxruntime)
-        .map_err(|e| LoadError::Engine { dir: dir.to_owned(), source: Box::new(e) })?;
-    let proof = model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir.to_owned(), source: Box::new(e) })?;
+/// Opens and verifies a model directory. Its networks stay on the disk.
+pub fn open_model(dir: &Path) -> Result<Model, LoadError> {
+    Model::open(dir).map_err(|e| LoadError::Model { dir: dir.to_owned(), source: Box::new(e) })
+}
+
+/// Loads a model's networks and proves them against its golden vectors.
+pub fn load_engine(model: &Model, threads: usize, onnxruntime: Option<&Path>) -> Result<Engine, LoadError> {
+    let dir = || model.dir().to_owned();
+    let mut engine =
+        onnx::load(model, threads, onnxruntime).map_err(|e| LoadError::Engine { dir: dir(), source: Box::new(e) })?;
+    let proof = model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir(), source: Box::new(e) })?;
     log::info!(
         "model {} on {}: proven against its golden vectors (largest difference of a probability {:.1e})",
         model.manifest().title(),
         engine.info.runtime,
         proof.probabilities
     );
-    Ok((model, engine))
+    Ok(engine)
 }
 
 /// The model that came with the program: beside it (a package, a source tree's build), or below the working directory.
@@ -138,7 +139,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// Loads a model for files.
     pub fn load(options: &Options) -> Result<Pipeline, LoadError> {
-        let (model, engine) = load_model(&options.model, options.threads, None)?;
+        let model = open_model(&options.model)?;
+        let engine = load_engine(&model, options.threads, None)?;
         let manifest = Arc::new(model.manifest().clone());
         let chosen = classifier::Options { sample_fps: options.sample_fps, stride: options.stride };
         Ok(Pipeline {
