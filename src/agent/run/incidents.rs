@@ -29,7 +29,7 @@ use crate::base::queue::{Full, Popped, PushError, Queue};
 
 /// Scores of one camera that may wait; a newer one replaces the oldest.
 const SCORES_PER_CAMERA: usize = 8;
-/// The machine's clock tick while nothing comes: incidents close within this of their time.
+/// The machine's clock tick: what closes by the clock closes within this of its time.
 const TICK: Duration = Duration::from_millis(200);
 /// Test incidents open at the same time; more are refused.
 const MOST_TESTS: usize = 8;
@@ -104,16 +104,18 @@ impl Incidents for Inbox {
     }
 }
 
-/// The stage: everything it needs, and [`Worker::run`].
-pub struct Worker {
+/// What the stage works with.
+pub struct Parts {
     /// Decides.
     pub machine: Machine,
     /// What comes in.
     pub inbox: Inbox,
     /// Where transitions become durable.
     pub store: Store,
-    /// Where footage is ordered.
+    /// Where footage is ordered; nobody else puts orders in.
     pub clips: Queue<ClipOrder>,
+    /// How many orders that queue holds.
+    pub most_clip_orders: usize,
     /// `[clip]`
     pub clip: config::Clip,
     /// Time.
@@ -122,25 +124,38 @@ pub struct Worker {
     pub events: Events,
     /// Counts.
     pub health: Arc<Health>,
-    /// How many orders the clip stage's queue holds.
-    pub most_clip_orders: usize,
+}
+
+/// The stage.
+pub struct Worker {
+    parts: Parts,
+    ticked: Mono,
     /// Orders that the clip stage has not taken yet.
-    pub orders: VecDeque<ClipOrder>,
+    orders: VecDeque<ClipOrder>,
     /// Wall label of the start of each open incident.
-    pub labels: HashMap<Uuid, Wall>,
+    labels: HashMap<Uuid, Wall>,
 }
 
 impl Worker {
+    /// A stage that has seen nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        Worker { parts, ticked: Mono::ZERO, orders: VecDeque::new(), labels: HashMap::new() }
+    }
+
     /// Runs until the inbox is closed and empty, then closes what is open.
     pub fn run(mut self, beat: &Beat) {
         loop {
             beat.beat();
-            match self.inbox.0.pop(TICK) {
+            match self.parts.inbox.0.pop(TICK) {
                 Popped::Item(work) => self.take(work),
-                Popped::TimedOut => {
-                    self.step(Input::Tick);
-                }
+                Popped::TimedOut => {}
                 Popped::Closed => break,
+            }
+            // Also while scores never stop coming: tests close by the clock.
+            let now = self.parts.clock.now();
+            if now.since(self.ticked) >= TICK {
+                self.ticked = now;
+                self.step(Input::Tick);
             }
         }
         self.step(Input::Stop);
@@ -157,7 +172,9 @@ impl Worker {
             }
             Work::Test(_, given_up, _) if given_up.load(Ordering::Acquire) => {}
             Work::Test(camera, _, answer) => {
-                let result = if self.machine.open().filter(|i| i.source == EvidenceSource::Test).count() >= MOST_TESTS {
+                let result = if self.parts.machine.open().filter(|i| i.source == EvidenceSource::Test).count()
+                    >= MOST_TESTS
+                {
                     Err(format!("{MOST_TESTS} test incidents are open already; they close by themselves in seconds"))
                 } else {
                     self.step(Input::Test { camera }).unwrap_or_else(|| Err("no test incident was opened".into()))
@@ -167,29 +184,29 @@ impl Worker {
                 }
             }
             Work::Reconfigure(settings) => {
-                self.clip = settings.clip;
-                self.machine.reconfigure(settings.incident, settings.thresholds);
+                self.parts.clip = settings.clip;
+                self.parts.machine.reconfigure(settings.incident, settings.thresholds);
             }
         }
     }
 
     /// One step of the machine; the id of an incident that it opened, or why that could not be stored.
     fn step(&mut self, input: Input) -> Option<Result<Uuid, String>> {
-        let now = self.clock.now();
+        let now = self.parts.clock.now();
         let mut opened = None;
-        let clock = Arc::clone(&self.clock);
-        for transition in self.machine.step(now, input, &mut || incident::new_id(clock.wall())) {
+        let clock = Arc::clone(&self.parts.clock);
+        for transition in self.parts.machine.step(now, input, &mut || incident::new_id(clock.wall())) {
             let id = transition.incident().id;
             let opens = matches!(transition, Transition::Opened(_));
             if opens {
-                self.health.incident_opened(&transition.incident().camera);
+                self.parts.health.incident_opened(&transition.incident().camera);
             }
             let recorded = self.carry_out(transition);
             if opens {
                 opened = Some(recorded.map(|()| id));
             }
         }
-        self.health.machine(self.machine.counters());
+        self.parts.health.machine(self.parts.machine.counters());
         self.order_what_waits();
         opened
     }
@@ -197,13 +214,13 @@ impl Worker {
     fn carry_out(&mut self, transition: Transition) -> Result<(), String> {
         tell(&transition);
         let incident = transition.incident();
-        let start = *self.labels.entry(incident.id).or_insert_with(|| self.clock.wall_at(incident.start));
+        let start = *self.labels.entry(incident.id).or_insert_with(|| self.parts.clock.wall_at(incident.start));
         let label = |t: Mono| start + t.since(incident.start);
         let times =
             Times { start, end: label(incident.end), peak: label(incident.peak_at), event: label(incident.end) };
         // Nobody else puts orders in, so what has room now is not refused below.
-        let clip = if self.clips.len() < self.most_clip_orders {
-            ClipIntent::Planned { start: start - self.clip.pre_roll }
+        let clip = if self.parts.clips.len() < self.parts.most_clip_orders {
+            ClipIntent::Planned { start: start - self.parts.clip.pre_roll }
         } else {
             ClipIntent::Lost { because: "too many clips were being recorded at once".into() }
         };
@@ -215,15 +232,15 @@ impl Worker {
         if let Transition::Closed(incident, _) = &transition {
             self.labels.remove(&incident.id);
         }
-        self.events.announce(Event::Incident(Arc::new(transition.clone())));
+        self.parts.events.announce(Event::Incident(Arc::new(transition.clone())));
         // What the store could not take it has counted and logged; the volatile path of DESIGN section 6 starts here.
-        self.store.record(IncidentRecord { transition, times, clip }).map_err(|e| e.to_string())
+        self.parts.store.record(IncidentRecord { transition, times, clip }).map_err(|e| e.to_string())
     }
 
     /// Hands the clip stage its orders. One that is refused waits here: an incident's last order must reach it.
     fn order_what_waits(&mut self) {
         while let Some(order) = self.orders.pop_front() {
-            match self.clips.push(order) {
+            match self.parts.clips.push(order) {
                 Ok(()) => {}
                 Err(PushError::Full(order)) => {
                     self.orders.push_front(order);

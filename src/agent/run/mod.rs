@@ -25,7 +25,7 @@ mod incidents;
 mod inference;
 mod ledger;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -223,7 +223,7 @@ impl Daemon {
         let inbox = Inbox::default();
         let settings = settings(&config, &manifest.thresholds);
         let incident_stage = spawn.stage("incident", {
-            let worker = Worker {
+            let worker = Worker::new(incidents::Parts {
                 machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
                 inbox: inbox.clone(),
                 store: store.clone(),
@@ -233,9 +233,7 @@ impl Daemon {
                 events: events.clone(),
                 health: health.clone(),
                 most_clip_orders: CLIP_ORDERS,
-                orders: VecDeque::new(),
-                labels: HashMap::new(),
-            };
+            });
             move |beat| worker.run(beat)
         })?;
 
