@@ -6,4 +6,5 @@ mod commands;
 mod common;
 mod daemon;
 mod layering;
+mod service;
 mod uplink;

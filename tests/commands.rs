@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::agent::{json_lines, stderr, stdout, vedette};
+use crate::common::agent::{json_lines, model_dir, stderr, stdout, vedette};
 use crate::common::video;
 
 fn is_probability(v: &Value) -> bool {
@@ -62,6 +62,30 @@ fn replay_follows_rate_and_stride() {
 }
 
 #[test]
+fn replay_prints_the_incidents_that_the_daemon_would_open() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let video = video::h264(dir.path(), "v.mp4", "320x240", 25, 5);
+    // The tree's model with a threshold that every window passes.
+    let model = dir.path().join("model");
+    let copied = std::process::Command::new("cp").arg("-r").arg(model_dir()).arg(&model).status().expect("cp");
+    assert!(copied.success());
+    let manifest = fs::read_to_string(model.join("manifest.toml")).expect("there");
+    let at = manifest.find("Fighting = ").expect("a threshold");
+    let end = at + manifest[at..].find('\n').expect("a line");
+    fs::write(model.join("manifest.toml"), manifest.replace(&manifest[at..end], "Fighting = 0.000001"))
+        .expect("writable");
+    let args = ["replay", "--json", "--model", model.to_str().expect("UTF-8"), video.to_str().expect("UTF-8")];
+    let output = vedette(args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines = json_lines(&output);
+    let incidents: Vec<_> = lines.iter().filter(|l| l["type"] == "incident").collect();
+    assert_eq!(incidents.len(), 1, "{lines:?}");
+    let i = incidents[0];
+    assert_eq!((&i["class"], &i["start_ms"]), (&"Fighting".into(), &0.into()));
+    assert!(is_probability(&i["peak_score"]) && i["end_ms"].as_u64() > Some(1_800), "{i}");
+}
+
+#[test]
 fn evaluate_prints_the_table_that_such_systems_are_judged_by() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for name in ["a.mp4", "b.mp4", "c.mp4"] {
@@ -73,7 +97,7 @@ fn evaluate_prints_the_table_that_such_systems_are_judged_by() {
     let data = csv.to_str().expect("UTF-8");
 
     let unknown = vedette(["evaluate", "--data", data]);
-    assert_eq!(unknown.status.code(), Some(3));
+    assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("line 4") && stderr(&unknown).contains("Vandalism"), "{}", stderr(&unknown));
 
     let output = vedette(["evaluate", "--data", data, "--map", "Vandalism=Fighting", "--json"]);

@@ -7,9 +7,10 @@ use std::process::Command;
 use serde_json::Value;
 use vedette::base::digest;
 
-use crate::common::agent::{Agent, PATTERN, stderr, stdout};
+use crate::common::agent::{Agent, PATTERN, json_lines, stderr, stdout};
 use crate::common::broker::Broker;
-use crate::common::wait_for;
+use crate::common::rtsp::RtspServer;
+use crate::common::{video, wait_for};
 
 const SHORT_CLIPS: &str = "[clip]\npre_roll_s = 2\npost_roll_s = 1\n";
 
@@ -128,6 +129,58 @@ fn a_killed_daemon_leaves_nothing_open() {
 }
 
 #[test]
+fn several_cameras_each_keep_their_own_footage() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let h265 = video::h265(dir.path(), "v265.mp4", "320x240", 15, 20);
+    let h264 = video::h264(dir.path(), "v.mp4", "320x240", 15, 20);
+    let server = RtspServer::start(&["--user", "viewer", "--password", "hidden-word"], &[("gate", &h265)]);
+    let login = dir.path().join("login");
+    std::fs::write(&login, "viewer\nhidden-word\n").expect("writable");
+    std::fs::set_permissions(&login, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our file");
+    let cameras = format!(
+        "[[camera]]\nid = \"gate\"\nkind = \"rtsp\"\nurl = {:?}\ncredentials_file = {login:?}\nclassify = false\n\
+         [[camera]]\nid = \"yard\"\nkind = \"file\"\npath = {h264:?}\nrepeat = true\nclassify = false\n\
+         [[camera]]\nid = \"lost\"\nkind = \"rtsp\"\nurl = \"rtsp://127.0.0.1:9/none\"\n",
+        server.url("gate")
+    );
+    let mut agent = Agent::new(&cameras, SHORT_CLIPS).start();
+    wait_for("the two that can be had", || {
+        let units = |status: &Value, id: &str| status["health"]["cameras"][id]["access_units"].as_u64().unwrap_or(0);
+        let status = agent.status();
+        (units(&status, "gate") > 45 && units(&status, "yard") > 45).then_some(())
+    });
+    for (camera, codec) in [("gate", "hevc"), ("yard", "h264")] {
+        let output = agent.command(&["test-alert", "--json", "--camera", camera]);
+        let id = json_lines(&output)[0]["incident"].as_str().expect("an id").to_owned();
+        let incident = agent.wait_for_clip(&id);
+        assert_eq!((&incident["camera"], &incident["clip"]["state"]), (&camera.into(), &"done".into()), "{incident}");
+        let path = agent.state().join(incident["clip"]["path"].as_str().expect("a path"));
+        assert!(path.to_string_lossy().contains(camera));
+        let said = Command::new("ffprobe")
+            .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "stream=codec_name", "-of", "csv=p=0"])
+            .arg(&path)
+            .output()
+            .expect("ffprobe (Debian package ffmpeg)");
+        assert_eq!(stdout(&said).trim(), codec, "stored as it came");
+        let shown = agent.command(&["incidents", "show", &id]);
+        assert!(stdout(&shown).contains(&id));
+    }
+    let refused = agent.command(&["test-alert", "--camera", "roof"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stdout(&refused).contains("gate, yard, lost"), "{}", stdout(&refused));
+    let status = agent.status();
+    assert!(status["summary"].as_str().is_some_and(|s| s.contains("lost: lost")), "{status}");
+
+    let out = dir.path().join("export");
+    let export = agent.command(&["incidents", "export", "--out", out.to_str().expect("UTF-8")]);
+    assert!(export.status.success(), "{}", stderr(&export));
+    assert_eq!(std::fs::read_to_string(out.join("incidents.jsonl")).expect("a list").lines().count(), 2);
+    assert!(out.join("clips").is_dir());
+    assert!(agent.terminate().success());
+    assert!(!agent.log().contains("hidden-word"));
+}
+
+#[test]
 fn sighup_applies_what_it_can_and_says_what_it_could_not() {
     let mut agent = Agent::with_pattern(SHORT_CLIPS).start();
     let changed =
@@ -140,6 +193,7 @@ fn sighup_applies_what_it_can_and_says_what_it_could_not() {
     agent.configure("[[camera]]\nid = \"pattern\"\nkind = \"tset\"\n", "");
     agent.signal("HUP");
     wait_for("the refusal", || agent.log().contains("is not applied, the old config stays").then_some(()));
+    agent.configure(PATTERN, "");
     assert_eq!(agent.status()["cameras"][0]["camera"], "pattern");
     assert!(agent.terminate().success());
 }

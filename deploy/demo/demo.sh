@@ -21,16 +21,19 @@ finish() {
 trap finish EXIT
 trap ':' INT TERM # the agent gets them too and drains; then we finish
 
-# Waits for a line that a server writes when it is ready: wait_for FILE PATTERN PID WHAT
+# Waits until a server is ready: wait_for WHAT PID LOG COMMAND...
 wait_for() {
+    local what=$1 pid=$2 log=$3
+    shift 3
     for _ in $(seq 300); do
-        grep -qE "$2" "$1" 2>/dev/null && return 0
-        kill -0 "$3" 2>/dev/null || break
+        "$@" 2>/dev/null && return 0
+        kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
-    say "$4 did not start:"; cat "$1" >&2
+    say "$what did not start:"; cat "$log" >&2
     return 1
 }
+accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 
 if [ -z "${RTSP:-}" ]; then
     video=${VIDEO:-.cache/video/vtest.avi}
@@ -39,7 +42,8 @@ if [ -z "${RTSP:-}" ]; then
     codec=$(ffprobe -v error -select_streams v:0 -show_entries stream=codec_name -of csv=p=0 "$video" | head -1)
     [ -n "$codec" ] || { say "$video has no video in it"; exit 1; }
     if [ "$codec" != h264 ]; then
-        served=.cache/video/$(basename "${video%.*}").h264.mp4
+        key=$(stat -Lc '%n %s %Y' "$video" | sha256sum | cut -c1-12)
+        served=.cache/video/$(basename "${video%.*}").$key.h264.mp4
         if [ ! -s "$served" ]; then
             say "transcoding $video ($codec) to H.264, once"
             mkdir -p .cache/video
@@ -52,18 +56,19 @@ if [ -z "${RTSP:-}" ]; then
     fi
     say "serving $served as an RTSP camera"
     # System Python: that is where Debian's GObject bindings are.
-    /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
+    # In a session of its own, as the broker: Ctrl-C is for the agent, which still needs them to end well.
+    setsid /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
     children+=($!)
-    wait_for "$work/rtsp.log" '^rtsp://' $! "the RTSP server"
+    wait_for "the RTSP server" $! "$work/rtsp.log" grep -q '^rtsp://' "$work/rtsp.log"
     RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
 fi
 
 mkdir -p "$work/broker"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -e "s/@PORT@/$port/" -e "s#@STATE_DIR@#$work/broker#" -e "s/@USER@/$(id -un)/" deploy/mosquitto/demo.conf >"$work/mosquitto.conf"
-PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
+PATH=$PATH:/usr/sbin setsid mosquitto -c "$work/mosquitto.conf" >"$work/mosquitto.log" 2>&1 &
 children+=($!)
-wait_for "$work/mosquitto.log" 'mosquitto version .* running' $! "Mosquitto"
+wait_for "Mosquitto" $! "$work/mosquitto.log" accepts "$port"
 say "Mosquitto on 127.0.0.1:$port; read along with: mosquitto_sub -p $port -t 'vedette/#' -v"
 
 target=${CARGO_TARGET_DIR:-target}

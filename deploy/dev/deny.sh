@@ -6,5 +6,5 @@ if ! cargo deny --version >/dev/null 2>&1; then
     echo "deny: building cargo-deny (several minutes, once)"
     cargo install --quiet --locked cargo-deny
 fi
-if [ $# -gt 0 ]; then exec cargo deny check "$@"; fi
-exec cargo deny --offline check licenses bans sources
+[ $# -gt 0 ] || set -- licenses bans sources
+exec cargo deny --log-level error check "$@"

@@ -35,27 +35,34 @@ impl Beat {
 
 /// The registry of all stages of one daemon.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<Mutex<Vec<(Arc<Stage>, u64)>>>);
+pub struct Progress(Arc<Mutex<Vec<Watched>>>);
+
+/// A stage, and its rounds when they were last looked at.
+#[derive(Debug)]
+struct Watched {
+    stage: Arc<Stage>,
+    seen: u64,
+}
 
 impl Progress {
     /// Registers a stage.
     pub fn register(&self, name: impl Into<String>) -> Beat {
         let stage = Arc::new(Stage { name: name.into(), rounds: AtomicU64::new(1), ended: AtomicBool::new(false) });
-        self.0.lock().expect("nothing panics under this lock").push((Arc::clone(&stage), 0));
+        self.0.lock().expect("nothing panics under this lock").push(Watched { stage: Arc::clone(&stage), seen: 0 });
         Beat(stage)
     }
 
     /// The stages that have not gone round since this was last asked.
     pub fn stuck(&self) -> Vec<String> {
         let mut stages = self.0.lock().expect("nothing panics under this lock");
-        stages.retain(|(s, _)| !s.ended.load(Ordering::Relaxed));
+        stages.retain(|w| !w.stage.ended.load(Ordering::Relaxed));
         let mut stuck = Vec::new();
-        for (stage, seen) in stages.iter_mut() {
-            let rounds = stage.rounds.load(Ordering::Relaxed);
-            if rounds == *seen {
-                stuck.push(stage.name.clone());
+        for watched in stages.iter_mut() {
+            let rounds = watched.stage.rounds.load(Ordering::Relaxed);
+            if rounds == watched.seen {
+                stuck.push(watched.stage.name.clone());
             }
-            *seen = rounds;
+            watched.seen = rounds;
         }
         stuck
     }

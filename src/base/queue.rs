@@ -117,6 +117,21 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// Appends an item once there is room, whatever the queue's policy: for the one producer that must lose nothing.
+    pub fn push_waiting(&self, item: T) -> Result<(), PushError<T>> {
+        let mut s = self.lock();
+        while !s.closed && s.items.len() >= self.0.capacity {
+            s = self.0.not_full.wait(s).expect("no code of the queue's users runs under its lock");
+        }
+        if s.closed {
+            return Err(PushError::Closed(item));
+        }
+        s.items.push_back(item);
+        drop(s);
+        self.0.not_empty.notify_one();
+        Ok(())
+    }
+
     /// Takes the oldest item, waiting at most `timeout` for one.
     pub fn pop(&self, timeout: Duration) -> Popped<T> {
         let (mut s, _) = self
@@ -192,6 +207,20 @@ mod tests {
         assert_eq!(q.pop(NOW), Popped::Item((1, 0)));
         assert_eq!(q.pop(NOW), Popped::Item((2, 8)));
         assert_eq!(q.dropped(), 8);
+    }
+
+    #[test]
+    fn a_producer_may_wait_where_others_drop() {
+        let q = Queue::new(1, Full::DropOldest);
+        q.push(1).expect("empty");
+        let waiting = std::thread::spawn({
+            let q = q.clone();
+            move || q.push_waiting(2)
+        });
+        assert_eq!(q.pop(Duration::from_secs(60)), Popped::Item(1));
+        assert_eq!(q.pop(Duration::from_secs(60)), Popped::Item(2));
+        assert_eq!(waiting.join().expect("no panic"), Ok(()));
+        assert_eq!(q.dropped(), 0);
     }
 
     #[test]

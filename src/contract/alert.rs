@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::base::clock::Wall;
 
+/// The class that means that nothing happens. It opens nothing.
+pub const NORMAL: &str = "Normal";
+
 /// What an alert says of its incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

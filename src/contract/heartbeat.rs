@@ -70,8 +70,8 @@ pub struct CameraHealth {
     pub restarts: u64,
     /// Drops by cause.
     pub drops: BTreeMap<String, u64>,
-    /// Age of the newest picture, in milliseconds; absent before the first.
-    pub last_picture_age_ms: Option<u64>,
+    /// Age of the newest access unit, in milliseconds; absent before the first.
+    pub last_video_age_ms: Option<u64>,
 }
 
 /// Time that inference takes.

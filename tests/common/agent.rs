@@ -46,12 +46,14 @@ pub fn json_lines(output: &Output) -> Vec<Value> {
 pub struct Agent {
     dir: TempDir,
     child: Option<Child>,
+    environment: Vec<(String, String)>,
 }
 
 impl Agent {
     /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
     pub fn new(cameras: &str, sections: &str) -> Agent {
-        let agent = Agent { dir: tempfile::tempdir().expect("a temporary directory"), child: None };
+        let agent =
+            Agent { dir: tempfile::tempdir().expect("a temporary directory"), child: None, environment: Vec::new() };
         agent.configure(cameras, sections);
         agent
     }
@@ -70,6 +72,11 @@ impl Agent {
         );
         std::fs::create_dir_all(self.state()).expect("writable");
         std::fs::write(self.config(), text).expect("writable");
+    }
+
+    /// Sets variables of the daemon's environment.
+    pub fn environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     }
 
     /// The configuration file.
@@ -109,6 +116,7 @@ impl Agent {
             .args(["run", "--config"])
             .arg(self.config())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("writable"))
@@ -184,6 +192,7 @@ impl Agent {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "what a failing test needs to be understood")]
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {

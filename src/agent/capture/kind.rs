@@ -41,7 +41,12 @@ pub fn of(source: &config::Source) -> (Box<dyn Kind>, Pacing) {
             (Box::new(file::File { path: path.clone() }), pacing)
         }
         config::Source::Rtsp { url, credentials, latency } => {
-            let kind = rtsp::Rtsp { url: url.clone(), credentials: credentials.clone(), latency: *latency };
+            let kind = rtsp::Rtsp {
+                url: url.clone(),
+                shown: source.to_string(),
+                credentials: credentials.clone(),
+                latency: *latency,
+            };
             (Box::new(kind), Pacing::Live)
         }
         config::Source::Test { width, height, fps } => {

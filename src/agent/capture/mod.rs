@@ -50,6 +50,7 @@ mod timeline;
 mod units;
 mod upright;
 
+pub use elements::init;
 pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};
 pub use picture::{Picture, Snapshots};
 pub use pixels::{FRAME_HEIGHT_MOST, FRAME_WIDTH, PixelsError};

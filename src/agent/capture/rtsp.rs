@@ -19,8 +19,10 @@ const ANSWER_TIME_OUT: Duration = Duration::from_secs(10);
 
 /// An RTSP camera.
 pub struct Rtsp {
-    /// Address without credentials.
+    /// Address; its path may hold a secret.
     pub url: String,
+    /// What may be shown of it.
+    pub shown: String,
     /// Login.
     pub credentials: Option<Credentials>,
     /// Jitter buffer.
@@ -29,7 +31,8 @@ pub struct Rtsp {
 
 impl Kind for Rtsp {
     fn place(&self) -> String {
-        self.url.clone()
+        // Without the path: some cameras want a password in it, and this goes into logs and messages.
+        self.shown.clone()
     }
 
     fn build(&self, pipeline: &gst::Pipeline, outlet: &Outlet) -> Result<(), CaptureError> {
@@ -77,7 +80,7 @@ impl Kind for Rtsp {
     fn explain(&self, trouble: &Trouble) -> CaptureError {
         let (place, error) = (self.place(), &trouble.error);
         // The element doesn't put them there; should a later one, they still don't get out.
-        let mut reason = trouble.reason.clone();
+        let mut reason = trouble.reason.replace(&self.url, &self.shown);
         if let Some(login) = self.credentials.as_ref().filter(|l| !l.password.is_empty()) {
             reason = reason.replace(&login.password, "(password)");
         }

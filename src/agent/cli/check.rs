@@ -11,8 +11,9 @@ use crate::base::error::Chain;
 
 /// Validate a configuration: every problem at once, with its key, what is allowed, and the nearest right spelling
 ///
-/// Also reads the model directory it names (every file's digest) and holds the thresholds against the model's classes.
-/// Exit code 0: the daemon can start with it. 1: it cannot. Does not look at cameras or the network.
+/// A configuration that is valid in itself is then held against the model directory that it names: every file's digest,
+/// and the thresholds against the model's classes. Exit code 0: valid. 1: not. It does not look at cameras or the
+/// network, and does not load the networks: `vedette run` does, and proves them, before it starts.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     #[command(flatten)]

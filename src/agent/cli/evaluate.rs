@@ -12,6 +12,7 @@ use crate::agent::run::clips_csv;
 use crate::agent::run::metrics::{self, Labelled, Rates, Table};
 use crate::agent::run::offline::Pipeline;
 use crate::base::error::Chain;
+use crate::contract::alert::NORMAL;
 
 /// Judge a model on labelled clips: accuracy, ROC AUC, specificity, precision and recall by class, confusion matrix
 ///
@@ -69,13 +70,13 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<Outcome> {
     let mut pipeline = Pipeline::load(&args.model.options(args.sample_fps, args.stride)?)?;
     let classes = pipeline.classes().to_vec();
     anyhow::ensure!(
-        classes.iter().any(|c| c == metrics::NORMAL),
+        classes.iter().any(|c| c == NORMAL),
         "the model {} has no class Normal; specificity and ROC need one",
         pipeline.model_ref().name
     );
     let map: BTreeMap<_, _> = args.map.into_iter().collect();
     let clips = clips_csv::read(&args.data, &classes, &map)?;
-    let by_source = clips.iter().all(|c| c.source.is_some());
+    let by_source = clips.iter().any(|c| c.source.is_some());
     let (mut judged, mut failed) = (Vec::new(), Vec::new());
     let show = std::io::stderr().is_terminal();
     for (i, clip) in clips.iter().enumerate() {
@@ -86,7 +87,7 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<Outcome> {
             Ok(probabilities) => judged.push(Labelled {
                 label: clip.label,
                 probabilities,
-                source: clip.source.clone().filter(|_| by_source).unwrap_or_else(|| clip.name.clone()),
+                source: clip.source.clone().unwrap_or_else(|| clip.name.clone()),
             }),
             Err(e) => {
                 eprintln!("{}{}: {}", if show { "\n" } else { "" }, clip.path.display(), Chain(&e));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config;
-use crate::agent::store::{Filter, IncidentState, Reader, StoredIncident};
+use crate::agent::store::{ClipState, Filter, IncidentState, Reader, StoredIncident};
 use crate::base::clock::Wall;
 
 /// List, show and export the incidents in the device's store
@@ -164,7 +164,7 @@ fn export(config: &ConfigArgs, filter: Filter, to: &std::path::Path) -> anyhow::
             serde_json::to_writer(&mut file, &incident)?;
             writeln!(file)?;
             incidents += 1;
-            let report = incident.clip.as_ref().filter(|c| c.report.sha256.is_some()).map(|c| &c.report);
+            let report = incident.clip.as_ref().filter(|c| c.state == ClipState::Done).map(|c| &c.report);
             for path in report.into_iter().flat_map(|r| [&r.path, &r.peak_jpeg_path]).flatten() {
                 let target = to.join(path);
                 if let Some(dir) = target.parent() {

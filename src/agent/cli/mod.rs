@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::run::offline::{self, Options};
+use crate::agent::config::ConfigError;
+use crate::agent::run::clips_csv::ClipsError;
+use crate::agent::run::offline::{self, OfflineError, Options};
 use crate::base::error::Chain;
 
 const ABOUT: &str = "Vedette watches local cameras with a streaming CNN-LSTM, keeps the video around what it sees, and \
@@ -58,6 +60,15 @@ enum Command {
     Status(status::StatusArgs),
     TestAlert(test_alert::TestAlertArgs),
     Demo(demo::DemoArgs),
+}
+
+/// Whether an error says that something the command was given is bad, rather than that it could not be done.
+fn is_bad_input(e: &anyhow::Error) -> bool {
+    e.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(ConfigError::Invalid { .. }))
+            || matches!(cause.downcast_ref(), Some(ClipsError::Invalid { .. }))
+            || cause.is::<OfflineError>()
+    })
 }
 
 /// Where the model is, for the commands that load one without a config.
@@ -119,7 +130,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),
         Command::TestAlert(args) => test_alert::run(args),
-        Command::Demo(args) => logs(log::LevelFilter::Warn).and_then(|()| demo::run(args)),
+        Command::Demo(args) => logs(log::LevelFilter::Error).and_then(|()| demo::run(args)),
     };
     match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -128,7 +139,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Err(e) if out::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("vedette: {}", Chain(e.as_ref()));
-            ExitCode::from(3)
+            ExitCode::from(if is_bad_input(&e) { 1 } else { 3 })
         }
     }
 }

@@ -28,10 +28,11 @@ pub fn run(args: RunArgs, verbose: u8) -> anyhow::Result<Outcome> {
     let path = &args.config.config;
     let daemon = Daemon::start(config::load(path)?, Arc::new(SystemClock::new()))?;
     match service::serve(daemon, path)? {
-        service::Ended::Asked(report) => {
+        service::Ended::Asked(report) if report.troubles.is_empty() => {
             log::info!("stopped: {report}");
             Ok(Outcome::Good)
         }
+        service::Ended::Asked(report) => anyhow::bail!("stopped, but not everything was drained: {report}"),
         service::Ended::Broken { why, report } => anyhow::bail!("stopped because {why}; {report}"),
     }
 }

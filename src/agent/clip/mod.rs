@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::agent::config::CameraId;
 use crate::base::clock::{Mono, Wall};
+use crate::base::error::Retry;
 
 mod job;
 pub mod mp4;
@@ -78,10 +79,15 @@ pub struct Done {
 /// The store would not take it.
 #[derive(Debug, thiserror::Error)]
 #[error("the store did not take the clip")]
-pub struct LedgerError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub struct LedgerError {
+    /// Whether it may take it later.
+    pub retry: Retry,
+    /// What it said.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
 
 /// The durable record of clips, as this stage needs it. The store implements it; each call returns once the change
-/// survives a power cut. A call that failed is made again, so the same change may come twice.
+/// survives a power cut. A call that failed and may succeed later is made again, so the same change may come twice.
 pub trait Ledger: Send + Sync {
     /// A file will be written. Nothing of it exists yet.
     fn recording(&self, clip: &Recording) -> Result<(), LedgerError>;

@@ -15,7 +15,7 @@ use super::{Ledger, LedgerError, Snapshots};
 use crate::agent::config::CameraId;
 use crate::agent::ring::SharedRing;
 use crate::base::clock::{Clock, Mono};
-use crate::base::error::Chain;
+use crate::base::error::{Chain, Retry};
 use crate::base::progress::Beat;
 use crate::base::queue::{Popped, Queue};
 use crate::base::stop::StopToken;
@@ -87,7 +87,7 @@ impl ClipWorker {
             if stop.is_stopped() {
                 break;
             }
-            busy = self.round(Mode::Running);
+            busy = self.round(Mode::Running, beat);
         }
         self.finish(beat);
         beat.end();
@@ -117,10 +117,12 @@ impl ClipWorker {
     }
 
     /// Lets every clip do what it can; true if any has more to do at once.
-    fn round(&mut self, mode: Mode) -> bool {
+    fn round(&mut self, mode: Mode, beat: &Beat) -> bool {
         let mut busy = false;
         let mut i = 0;
         while let Some(job) = self.jobs.get_mut(i) {
+            // Each may wait for a slow disk; all of them together may not look like one that hangs.
+            beat.beat();
             match job.advance(&self.wiring, mode) {
                 Advanced::Waiting => i += 1,
                 Advanced::Busy => (busy, i) = (true, i + 1),
@@ -135,16 +137,6 @@ impl ClipWorker {
     }
 
     fn over(&mut self, outcome: Outcome) {
-        match &outcome {
-            Outcome::Done(done) => log::info!(
-                camera = done.camera.to_string().as_str(), incident = done.incident.to_string().as_str(),
-                ending = done.ending.as_str(), duration_ms = done.duration_ms;
-                "clip {}", done.path
-            ),
-            Outcome::Lost { incident, reason } => {
-                log::error!(incident = incident.to_string().as_str(); "clip lost: {reason}");
-            }
-        }
         if self.untold.len() == MAX_UNTOLD {
             self.untold.pop_front();
         }
@@ -162,6 +154,11 @@ impl ClipWorker {
         {
             match self.offer(outcome) {
                 Ok(()) => {
+                    self.untold.pop_front();
+                }
+                Err(e) if e.retry == Retry::Never => {
+                    // Told again for ever it would only stand in the way of the others.
+                    log::error!("{}; the files are kept", Chain(&e));
                     self.untold.pop_front();
                 }
                 Err(e) => {
@@ -183,8 +180,7 @@ impl ClipWorker {
         let deadline = self.wiring.clock.now() + STOP_WITHIN;
         self.offer_at = Mono::ZERO;
         while !self.jobs.is_empty() && self.wiring.clock.now() < deadline {
-            beat.beat();
-            self.round(Mode::Stopping);
+            self.round(Mode::Stopping, beat);
         }
         self.tell();
         if !self.jobs.is_empty() || !self.untold.is_empty() {

@@ -10,6 +10,7 @@ use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
 use super::{Camera, CameraId, Config, Pace, Problem, Region, Source, files, secret, url};
+use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
 pub(super) struct Context<'a> {
@@ -20,9 +21,6 @@ pub(super) struct Context<'a> {
 
 /// A ring holds the pre-roll and so much more: the keyframe before it may be that far back.
 pub(super) const RING_BEYOND_PRE_ROLL: Duration = Duration::from_secs(5);
-
-/// The class that stands for "nothing happens".
-const NORMAL: &str = "Normal";
 
 #[derive(Clone, Copy, PartialEq)]
 enum SourceKind {

@@ -231,8 +231,8 @@ pub struct Incident {
     /// `cool_down_s`: the same class opens no new incident on the camera for so long after one closed: new
     /// evidence within it reopens (merges into) nothing and is counted; 0 to 3600 s; default 0 s.
     pub cool_down: Duration,
-    /// `merge_within_s`: new evidence of the same class so soon after it fell below continues the same
-    /// incident; 0 to 600 s; default 10 s. An incident therefore closes after the greater of this and
+    /// `merge_within_s`: new evidence of any class so soon after it fell below continues the same incident (a camera
+    /// has one at a time, reported as the class of the highest score); 0 to 600 s; default 10 s. An incident therefore closes after the greater of this and
     /// `close_after_s`; both are shorter than `max_length_s`.
     pub merge_within: Duration,
     /// `max_length_s`: a longer incident is closed and a new one opened; 10 to 3600 s; default 120 s.

@@ -23,12 +23,10 @@ use uuid::Uuid;
 use crate::agent::config::{self, CameraId};
 use crate::agent::infer::Score;
 use crate::base::clock::Mono;
+use crate::contract::alert::NORMAL;
 
 use super::trigger::{Levels, Peak, Run, Trigger, sane};
 use super::{CloseReason, EvidenceSource, Incident, Transition};
-
-/// The class that is no incident.
-pub const NORMAL: &str = "Normal";
 
 /// The class that a test incident is reported as.
 pub const TEST_CLASS: &str = "Test";

@@ -27,7 +27,7 @@ use crate::agent::config::CameraId;
 use crate::base::clock::{Mono, Wall};
 
 pub use machine::{
-    Input, Machine, MachineCounters, NORMAL, PEAK_STEP, SCORES_STALE_AFTER, TEST_CLASS, TEST_LENGTH, Thresholds,
+    Input, Machine, MachineCounters, PEAK_STEP, SCORES_STALE_AFTER, TEST_CLASS, TEST_LENGTH, Thresholds,
 };
 
 /// What opens or holds an incident.

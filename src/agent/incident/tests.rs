@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::config;
 use crate::agent::infer::Score;
+use crate::contract::alert::NORMAL;
 
 const CLASSES: [&str; 3] = ["Normal", "Fighting", "Robbery"];
 

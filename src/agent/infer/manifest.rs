@@ -12,11 +12,10 @@ use semver::Version;
 use serde::Deserialize;
 
 use crate::agent::capture::FRAME_WIDTH;
+use crate::contract::alert::NORMAL;
 
 /// The file that binds all others.
 pub const MANIFEST: &str = "manifest.toml";
-/// The class of "nothing to report": every model has it, and no threshold for it.
-pub const NORMAL: &str = "Normal";
 /// The kind of model that this agent classifies with.
 pub const CNN_LSTM: &str = "cnn-lstm";
 

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use semver::Version;
 
 use super::manifest::{
-    CNN_LSTM, Crop, Features, Frames, Gray, Manifest, NORMAL, Pixels, Precision, Scale, Tolerance, ViewSpec,
+    CNN_LSTM, Crop, Features, Frames, Gray, Manifest, Pixels, Precision, Scale, Tolerance, ViewSpec,
 };
 use super::slot::SlotPool;
 use super::{Encoder, Engine, EngineError, EngineInfo, Head, Network, Slot, all_finite};
+use crate::contract::alert::NORMAL;
 
 /// A manifest for it: classes `Fighting` and `Normal`, 8 frames a second, windows of 16 frames, stride 4, whole
 /// single frames of 480 pixels' width seen at 32 x 32, threshold 0.5. Change what a test needs changed.

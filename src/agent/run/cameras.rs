@@ -6,11 +6,12 @@ use super::events::{Event, Events};
 use super::health::{CameraRecord, Health};
 use super::incidents::{Inbox, Work};
 use crate::agent::capture::{AccessUnit, CameraState, CaptureSink, Frame};
-use crate::agent::config::CameraId;
+use crate::agent::config::{CameraId, Pace};
 use crate::agent::ring::SharedRing;
 use crate::base::queue::Queue;
+use crate::base::stop::StopToken;
 
-/// See the module's doc. Nothing here blocks: capture's threads call it.
+/// See the module's doc. Capture's threads call it; for a live camera nothing here blocks.
 pub struct CameraSink {
     /// Which.
     pub camera: CameraId,
@@ -24,6 +25,10 @@ pub struct CameraSink {
     pub events: Events,
     /// Heartbeat and status.
     pub health: Arc<Health>,
+    /// A file read flat out waits for inference; everything else loses its oldest frames.
+    pub pace: Pace,
+    /// Asks capture to end.
+    pub stop: StopToken,
     /// Its own record there.
     pub record: Arc<CameraRecord>,
 }
@@ -35,7 +40,11 @@ impl CaptureSink for CameraSink {
     }
 
     fn frame(&self, frame: Frame) {
-        if self.frames.push(frame).is_err() {
+        let pushed = match self.pace {
+            Pace::Realtime => self.frames.push(frame),
+            Pace::FlatOut => self.frames.push_waiting(frame),
+        };
+        if pushed.is_err() {
             log::debug!("{}: a frame after the end of inference is let go", self.camera);
         }
     }
@@ -51,7 +60,10 @@ impl CaptureSink for CameraSink {
             CameraState::Ended => "ended".to_owned(),
             CameraState::Failed { reason } => format!("given up: {reason}"),
         };
-        if matches!(state, CameraState::Lost { .. } | CameraState::Ended | CameraState::Failed { .. }) {
+        // At the daemon's end every camera ends; that closes its incidents as stopped, not as lost.
+        if !self.stop.is_stopped()
+            && matches!(state, CameraState::Lost { .. } | CameraState::Ended | CameraState::Failed { .. })
+        {
             self.inbox.push(Work::CameraLost(self.camera.clone()));
         }
         self.health.camera_state(&self.record, &state);

@@ -13,7 +13,7 @@ pub struct Clip {
     pub path: PathBuf,
     /// Index of its class.
     pub label: usize,
-    /// Its source video, if the file has that column.
+    /// Its source video, if the file names one.
     pub source: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub fn read(path: &Path, classes: &[String], map: &BTreeMap<String, String>) -> 
                 name: name.to_owned(),
                 path: file,
                 label,
-                source: source.map(|s| row[s].to_owned()),
+                source: source.map(|s| row[s].to_owned()).filter(|s| !s.is_empty()),
             }),
         }
     }

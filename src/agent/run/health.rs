@@ -15,6 +15,7 @@ use super::incidents::Inbox;
 use crate::agent::capture::{CameraState, Frame, Stats};
 use crate::agent::config::{CameraId, Config};
 use crate::agent::health::Sensors;
+use crate::agent::incident::MachineCounters;
 use crate::agent::infer::EngineInfo;
 use crate::agent::ring::SharedRing;
 use crate::agent::store::Store;
@@ -65,6 +66,7 @@ pub struct Health {
     passes: Mutex<Passes>,
     queues: OnceLock<Queues>,
     uplink: OnceLock<(Arc<dyn Outbox>, watch::Receiver<Link>)>,
+    machine: Mutex<MachineCounters>,
     version: watch::Sender<u64>,
 }
 
@@ -89,6 +91,7 @@ impl Health {
             passes: Mutex::default(),
             queues: OnceLock::new(),
             uplink: OnceLock::new(),
+            machine: Mutex::default(),
             version: watch::Sender::new(0),
         }
     }
@@ -138,6 +141,11 @@ impl Health {
     /// A window was scored.
     pub fn scored(&self, camera: &CameraId) {
         self.camera(camera).windows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the incident machine did not act on.
+    pub fn machine(&self, counters: MachineCounters) {
+        *self.machine.lock().expect("nothing panics under this lock") = counters;
     }
 
     /// An incident opened.
@@ -195,6 +203,7 @@ impl Health {
             let counts = ring.counts();
             drops.insert("ring_oversized_groups".to_owned(), counts.oversized_groups);
             drops.insert("ring_undecodable".to_owned(), counts.undecodable);
+            drops.insert("ring_time_falls".to_owned(), counts.time_falls);
         }
         CameraHealth {
             access_units: record.stats.access_units.get(),
@@ -204,7 +213,7 @@ impl Health {
             incidents: record.incidents.load(Ordering::Relaxed),
             restarts: record.stats.sessions.get().saturating_sub(1),
             drops,
-            last_picture_age_ms: match record.last_video.load(Ordering::Relaxed) {
+            last_video_age_ms: match record.last_video.load(Ordering::Relaxed) {
                 0 => None,
                 ns => Some(self.clock.now().since(Mono::from_nanos(ns)).as_millis() as u64),
             },
@@ -216,7 +225,11 @@ impl HealthSource for Health {
     fn report(&self) -> HealthReport {
         let readings = self.sensors.read(self.clock.wall());
         let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), self.counters(id, record))).collect();
-        let mut drops = BTreeMap::new();
+        let machine = *self.machine.lock().expect("nothing panics under this lock");
+        let mut drops = BTreeMap::from([
+            ("scores_out_of_order".to_owned(), machine.out_of_order),
+            ("windows_in_cool_down".to_owned(), machine.cooled_down),
+        ]);
         if let Some(q) = self.queues.get() {
             let store = q.store.counters();
             drops.insert("frames_before_inference".to_owned(), q.frames.dropped());

@@ -2,9 +2,14 @@
 //!
 //! Order for each transition: store first (row and alert, one transaction), then clip; neither may hold up
 //! evidence, so both are queues that are never waited for. A record that the store refuses is counted and logged
-//! there; a clip order that is refused marks the clip lost.
+//! there; an incident that opens while the clip stage's queue is full is stored with its clip marked lost.
+//!
+//! Labels: an incident's start is labelled by the wall clock as it stands when it opens, and all its other times
+//! from there, so that a clock that is stepped in the middle changes neither order nor durations.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,17 +20,19 @@ use super::health::Health;
 use crate::agent::clip::ClipOrder;
 use crate::agent::config::{self, CameraId};
 use crate::agent::control::Incidents;
-use crate::agent::incident::{self, Incident, Input, Machine, Thresholds, Transition};
+use crate::agent::incident::{self, EvidenceSource, Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::Score;
 use crate::agent::store::{ClipIntent, IncidentRecord, Store, Times};
-use crate::base::clock::{Clock, Mono};
+use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::progress::Beat;
-use crate::base::queue::{Full, Popped, Queue};
+use crate::base::queue::{Full, Popped, PushError, Queue};
 
 /// Scores of one camera that may wait; a newer one replaces the oldest.
 const SCORES_PER_CAMERA: usize = 8;
-/// The machine's clock tick while nothing comes: incidents close within this of their time.
+/// The machine's clock tick: what closes by the clock closes within this of its time.
 const TICK: Duration = Duration::from_millis(200);
+/// Test incidents open at the same time; more are refused.
+const MOST_TESTS: usize = 8;
 /// How long a person who raises a test waits for the incident to open.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -35,8 +42,8 @@ pub enum Work {
     Score(Score),
     /// A camera is gone; what is open on it closes.
     CameraLost(CameraId),
-    /// A test, and where its id goes.
-    Test(CameraId, mpsc::SyncSender<Uuid>),
+    /// A test, unless whoever asked has given up; and where its id, or the reason that there is none, goes.
+    Test(CameraId, Arc<AtomicBool>, mpsc::SyncSender<Result<Uuid, String>>),
     /// New settings, in force from here on.
     Reconfigure(Box<Settings>),
 }
@@ -88,23 +95,27 @@ impl Inbox {
 impl Incidents for Inbox {
     fn raise_test(&self, camera: &CameraId) -> Result<Uuid, String> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.push(Work::Test(camera.clone(), answer));
-        answered
-            .recv_timeout(ANSWER_WITHIN)
-            .map_err(|_| "the incident stage did not answer; the device is stopping or overloaded".into())
+        let given_up = Arc::new(AtomicBool::new(false));
+        self.push(Work::Test(camera.clone(), given_up.clone(), answer));
+        answered.recv_timeout(ANSWER_WITHIN).unwrap_or_else(|_| {
+            given_up.store(true, Ordering::Release);
+            Err("the incident stage did not answer; the device is stopping or overloaded".into())
+        })
     }
 }
 
-/// The stage: everything it needs, and [`Worker::run`].
-pub struct Worker {
+/// What the stage works with.
+pub struct Parts {
     /// Decides.
     pub machine: Machine,
     /// What comes in.
     pub inbox: Inbox,
     /// Where transitions become durable.
     pub store: Store,
-    /// Where footage is ordered.
+    /// Where footage is ordered; nobody else puts orders in.
     pub clips: Queue<ClipOrder>,
+    /// How many orders that queue holds.
+    pub most_clip_orders: usize,
     /// `[clip]`
     pub clip: config::Clip,
     /// Time.
@@ -115,17 +126,36 @@ pub struct Worker {
     pub health: Arc<Health>,
 }
 
+/// The stage.
+pub struct Worker {
+    parts: Parts,
+    ticked: Mono,
+    /// Orders that the clip stage has not taken yet.
+    orders: VecDeque<ClipOrder>,
+    /// Wall label of the start of each open incident.
+    labels: HashMap<Uuid, Wall>,
+}
+
 impl Worker {
+    /// A stage that has seen nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        Worker { parts, ticked: Mono::ZERO, orders: VecDeque::new(), labels: HashMap::new() }
+    }
+
     /// Runs until the inbox is closed and empty, then closes what is open.
     pub fn run(mut self, beat: &Beat) {
         loop {
             beat.beat();
-            match self.inbox.0.pop(TICK) {
+            match self.parts.inbox.0.pop(TICK) {
                 Popped::Item(work) => self.take(work),
-                Popped::TimedOut => {
-                    self.step(Input::Tick);
-                }
+                Popped::TimedOut => {}
                 Popped::Closed => break,
+            }
+            // Also while scores never stop coming: tests close by the clock.
+            let now = self.parts.clock.now();
+            if now.since(self.ticked) >= TICK {
+                self.ticked = now;
+                self.step(Input::Tick);
             }
         }
         self.step(Input::Stop);
@@ -140,59 +170,83 @@ impl Worker {
             Work::CameraLost(camera) => {
                 self.step(Input::CameraLost { camera });
             }
-            Work::Test(camera, answer) => {
-                let opened = self.step(Input::Test { camera });
-                if let Some(id) = opened
-                    && answer.send(id).is_err()
+            Work::Test(_, given_up, _) if given_up.load(Ordering::Acquire) => {}
+            Work::Test(camera, _, answer) => {
+                let result = if self.parts.machine.open().filter(|i| i.source == EvidenceSource::Test).count()
+                    >= MOST_TESTS
                 {
+                    Err(format!("{MOST_TESTS} test incidents are open already; they close by themselves in seconds"))
+                } else {
+                    self.step(Input::Test { camera }).unwrap_or_else(|| Err("no test incident was opened".into()))
+                };
+                if answer.send(result).is_err() {
                     log::debug!("incident: nobody waits for the test's id any more");
                 }
             }
             Work::Reconfigure(settings) => {
-                self.clip = settings.clip;
-                self.machine.reconfigure(settings.incident, settings.thresholds);
+                self.parts.clip = settings.clip;
+                self.parts.machine.reconfigure(settings.incident, settings.thresholds);
             }
         }
     }
 
-    /// One step of the machine; the id of an incident that it opened.
-    fn step(&mut self, input: Input) -> Option<Uuid> {
-        let now = self.clock.now();
+    /// One step of the machine; the id of an incident that it opened, or why that could not be stored.
+    fn step(&mut self, input: Input) -> Option<Result<Uuid, String>> {
+        let now = self.parts.clock.now();
         let mut opened = None;
-        let clock = Arc::clone(&self.clock);
-        for transition in self.machine.step(now, input, &mut || incident::new_id(clock.wall())) {
-            if let Transition::Opened(incident) = &transition {
-                opened = Some(incident.id);
-                self.health.incident_opened(&incident.camera);
+        let clock = Arc::clone(&self.parts.clock);
+        for transition in self.parts.machine.step(now, input, &mut || incident::new_id(clock.wall())) {
+            let id = transition.incident().id;
+            let opens = matches!(transition, Transition::Opened(_));
+            if opens {
+                self.parts.health.incident_opened(&transition.incident().camera);
             }
-            self.carry_out(now, transition);
+            let recorded = self.carry_out(transition);
+            if opens {
+                opened = Some(recorded.map(|()| id));
+            }
         }
+        self.parts.health.machine(self.parts.machine.counters());
+        self.order_what_waits();
         opened
     }
 
-    fn carry_out(&mut self, now: Mono, transition: Transition) {
+    fn carry_out(&mut self, transition: Transition) -> Result<(), String> {
         tell(&transition);
         let incident = transition.incident();
-        let planned_start = incident.start.back(self.clip.pre_roll);
-        let order = ClipOrder::from(&transition);
-        let label = |t: Mono| self.clock.wall_at(t);
-        let times = Times {
-            start: label(incident.start),
-            end: label(incident.end),
-            peak: label(incident.peak_at),
-            event: label(if matches!(transition, Transition::Opened(_)) { incident.end } else { now }),
+        let start = *self.labels.entry(incident.id).or_insert_with(|| self.parts.clock.wall_at(incident.start));
+        let label = |t: Mono| start + t.since(incident.start);
+        let times =
+            Times { start, end: label(incident.end), peak: label(incident.peak_at), event: label(incident.end) };
+        // Nobody else puts orders in, so what has room now is not refused below.
+        let clip = if self.parts.clips.len() < self.parts.most_clip_orders {
+            ClipIntent::Planned { start: start - self.parts.clip.pre_roll }
+        } else {
+            ClipIntent::Lost { because: "too many clips were being recorded at once".into() }
         };
-        let id = incident.id;
-        let clip = ClipIntent::Planned { start: label(planned_start) };
-        self.events.announce(Event::Incident(Arc::new(transition.clone())));
-        let opens = matches!(transition, Transition::Opened(_));
+        let order = ClipOrder::from(&transition);
+        match &transition {
+            Transition::Opened(_) if matches!(clip, ClipIntent::Lost { .. }) => {}
+            _ => self.orders.push_back(order),
+        }
+        if let Transition::Closed(incident, _) = &transition {
+            self.labels.remove(&incident.id);
+        }
+        self.parts.events.announce(Event::Incident(Arc::new(transition.clone())));
         // What the store could not take it has counted and logged; the volatile path of DESIGN section 6 starts here.
-        let recorded = self.store.record(IncidentRecord { transition, times, clip }).is_ok();
-        // A later order tells all that an earlier one did; only the one that opens the clip must not be missed.
-        if self.clips.push(order).is_err() && opens && recorded {
-            let why = "too many clips were being recorded at once";
-            if let Err(e) = self.store.clip_lost(id, why) {
-                log::error!("incident {id}: {why}, and that could not be stored: {}", crate::base::error::Chain(&e));
+        self.parts.store.record(IncidentRecord { transition, times, clip }).map_err(|e| e.to_string())
+    }
+
+    /// Hands the clip stage its orders. One that is refused waits here: an incident's last order must reach it.
+    fn order_what_waits(&mut self) {
+        while let Some(order) = self.orders.pop_front() {
+            match self.parts.clips.push(order) {
+                Ok(()) => {}
+                Err(PushError::Full(order)) => {
+                    self.orders.push_front(order);
+                    return;
+                }
+                Err(PushError::Closed(_)) => return,
             }
         }
     }

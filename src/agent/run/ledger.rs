@@ -9,7 +9,7 @@ use crate::agent::capture;
 use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshots};
 use crate::agent::config::CameraId;
 use crate::agent::control::Audit;
-use crate::agent::store::{ClipDone, ClipRecording, Store};
+use crate::agent::store::{ClipDone, ClipRecording, Store, StoreError};
 use crate::base::clock::Mono;
 use crate::base::error::Chain;
 
@@ -27,7 +27,7 @@ pub struct StoreLedger {
 impl Ledger for StoreLedger {
     fn recording(&self, clip: &Recording) -> Result<(), LedgerError> {
         let row = ClipRecording { incident: clip.incident, path: clip.path.clone() };
-        self.store.clip_recording(row).map_err(|e| LedgerError(Box::new(e)))
+        self.store.clip_recording(row).map_err(refused)
     }
 
     fn done(&self, clip: &Done) -> Result<(), LedgerError> {
@@ -40,7 +40,7 @@ impl Ledger for StoreLedger {
             sha256: clip.sha256.clone(),
             peak_jpeg_path: clip.peak_jpeg_path.clone(),
         };
-        self.store.clip_done(row).map_err(|e| LedgerError(Box::new(e)))?;
+        self.store.clip_done(row).map_err(refused)?;
         let length = Duration::from_millis(clip.duration_ms);
         log::info!(incident:% = clip.incident, camera:% = clip.camera; "clip {} of incident {}: {:.1} s, {}{}", clip.path, clip.incident, length.as_secs_f32(), clip.ending.as_str(), match clip.units_lost { 0 => String::new(), n => format!(", {n} access units missing") });
         self.events.announce(Event::Clip { incident: clip.incident, result: Ok(clip.path.clone()) });
@@ -48,11 +48,15 @@ impl Ledger for StoreLedger {
     }
 
     fn lost(&self, incident: Uuid, reason: &str) -> Result<(), LedgerError> {
-        self.store.clip_lost(incident, reason).map_err(|e| LedgerError(Box::new(e)))?;
+        self.store.clip_lost(incident, reason).map_err(refused)?;
         log::error!(incident:% = incident; "clip of incident {incident} lost: {reason}");
         self.events.announce(Event::Clip { incident, result: Err(reason.to_owned()) });
         Ok(())
     }
+}
+
+fn refused(e: StoreError) -> LedgerError {
+    LedgerError { retry: e.retry(), source: Box::new(e) }
 }
 
 /// Capture's newest pictures as the clip stage takes them.

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The class that means that nothing happens.
-pub const NORMAL: &str = "Normal";
+use crate::contract::alert::NORMAL;
 
 const RESAMPLES: usize = 1_000;
 /// Fixed, so that the same clips give the same intervals.

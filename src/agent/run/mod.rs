@@ -33,9 +33,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::agent::capture::{Capture, Frame, FrameTap, Snapshots, Wants};
+use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{Applies, Config, Problem};
+use crate::agent::config::{Applies, Config, Pace, Problem, Source};
 use crate::agent::control::Control;
 use crate::agent::http::{self, Api, HttpError};
 use crate::agent::incident::{Machine, Thresholds};
@@ -43,7 +43,7 @@ use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::store::{DeviceContext, OutboxPolicy, Store, StoreError};
 use crate::agent::uplink;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::progress::{Beat, Progress};
 use crate::base::queue::{Full, Queue};
 use crate::base::stage::{Ended, Stage};
@@ -61,12 +61,14 @@ use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 
 /// Frames of one camera that may wait for inference; a newer one replaces the oldest.
 const FRAMES_PER_CAMERA: usize = 2;
-/// Clip orders that may wait; an order beyond is refused and its clip marked lost.
+/// Clip orders that may wait; an incident that opens beyond has its clip marked lost.
 const CLIP_ORDERS: usize = 64;
-/// What each group of stages may take to end; all of them together stay below the unit's `TimeoutStopSec`.
+/// What one group of stages may take to end.
 const END_WITHIN: Duration = Duration::from_secs(8);
+/// What all of them together may take: below the unit's `TimeoutStopSec` of 40 s.
+const ALL_END_WITHIN: Duration = Duration::from_secs(30);
 
-/// Why the daemon did not start. Whatever had been started is ended again.
+/// Why the daemon did not start. Stages may have been started by then: the program is expected to end.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The model.
@@ -81,6 +83,9 @@ pub enum StartError {
     /// The socket.
     #[error("the daemon's socket cannot be opened")]
     Http(#[from] HttpError),
+    /// GStreamer.
+    #[error("cannot capture video")]
+    Capture(#[from] CaptureError),
     /// The operating system gave no thread.
     #[error("cannot start {what}")]
     Thread {
@@ -125,12 +130,22 @@ pub struct Daemon {
     incidents: Vec<Stage>,
     clips: (StopToken, Queue<ClipOrder>, Vec<Stage>),
     store: (Store, Vec<Stage>),
-    network: (StopToken, Vec<(&'static str, tokio::task::JoinHandle<()>)>, Runtime),
+    network: (Vec<Task>, Runtime),
+    flat_out: bool,
+}
+
+/// A task on the network's runtime.
+struct Task {
+    name: &'static str,
+    stop: StopToken,
+    handle: tokio::task::JoinHandle<()>,
 }
 
 impl Daemon {
-    /// Builds and starts every stage. The first error ends what had been started.
+    /// Builds and starts every stage; see [`StartError`].
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Daemon, StartError> {
+        // Before READY: a first scan of the plugins takes its time.
+        capture::init()?;
         let progress = Progress::default();
         let panicked = StopToken::new();
         let events = Events::default();
@@ -162,7 +177,6 @@ impl Daemon {
             },
         };
         let (store, writer) = Store::open(&config.paths.state_dir, context, clock.clone())?;
-        // From here on things run; `Starting` ends them if a later step fails.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("vedette-net")
@@ -209,7 +223,7 @@ impl Daemon {
         let inbox = Inbox::default();
         let settings = settings(&config, &manifest.thresholds);
         let incident_stage = spawn.stage("incident", {
-            let worker = Worker {
+            let worker = Worker::new(incidents::Parts {
                 machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
                 inbox: inbox.clone(),
                 store: store.clone(),
@@ -218,7 +232,8 @@ impl Daemon {
                 clock: clock.clone(),
                 events: events.clone(),
                 health: health.clone(),
-            };
+                most_clip_orders: CLIP_ORDERS,
+            });
             move |beat| worker.run(beat)
         })?;
 
@@ -259,6 +274,11 @@ impl Daemon {
                     inbox: inbox.clone(),
                     events: events.clone(),
                     health: health.clone(),
+                    pace: match camera.source {
+                        Source::File { pace, .. } => pace,
+                        Source::Rtsp { .. } | Source::Test { .. } => Pace::Realtime,
+                    },
+                    stop: capture_stop.clone(),
                     record: record.clone(),
                 }),
                 stats: record.stats.clone(),
@@ -272,10 +292,10 @@ impl Daemon {
             })?);
         }
 
+        let flat_out = config.cameras.iter().any(|c| matches!(c.source, Source::File { pace: Pace::FlatOut, .. }));
         let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
         let audit = Arc::new(AuditTrail(store.clone()));
         let control: Arc<dyn CommandSink> = Arc::new(Control::new(ids, Arc::new(inbox.clone()), audit));
-        let network_stop = StopToken::new();
         let api = Api {
             commands: control,
             status: {
@@ -283,10 +303,12 @@ impl Daemon {
                 Arc::new(move || health.status())
             },
         };
-        let mut tasks = vec![("http", spawn_http(&runtime, listener, api, network_stop.clone()))];
+        // The uplink first: it ends first, and its last words must not wait for a slow request.
+        let mut network = Vec::new();
         if let Some(mqtt) = &config.mqtt {
             let (link, link_seen) = watch::channel(uplink::Link::Starting);
             health.watch_uplink(Arc::new(store.clone()), link_seen);
+            let stop = StopToken::new();
             let parts = uplink::Parts {
                 mqtt: mqtt.clone(),
                 device: config.device.clone(),
@@ -294,12 +316,15 @@ impl Daemon {
                 outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,
                 health: health.clone(),
                 clock: clock.clone(),
-                stop: network_stop.clone(),
+                stop: stop.clone(),
                 beat: progress.register("uplink"),
                 link,
             };
-            tasks.push(("uplink", spawn_uplink(&runtime, parts)));
+            network.push(spawn.task(&runtime, "uplink", stop, async { uplink::run(parts).await.map_err(Box::from) }));
         }
+        let stop = StopToken::new();
+        let serving = http::serve(listener, api, stop.clone());
+        network.push(spawn.task(&runtime, "http", stop, async { serving.await.map_err(Box::from) }));
 
         Ok(Daemon {
             config: Mutex::new(config),
@@ -316,7 +341,8 @@ impl Daemon {
             incidents: vec![incident_stage],
             clips: (clip_stop, clip_orders, vec![clip_stage]),
             store: (store, vec![store_stage]),
-            network: (network_stop, tasks, runtime),
+            network: (network, runtime),
+            flat_out,
         })
     }
 
@@ -366,40 +392,48 @@ impl Daemon {
     /// capture, infer (open incidents close), clip (cut short), store (flushed), uplink (final status), http.
     pub fn drain(self) -> DrainReport {
         let mut report = DrainReport::default();
+        let clock = SystemClock::new();
+        let left = || ALL_END_WITHIN.saturating_sub(clock.now().since(Mono::ZERO));
         self.capture.0.stop();
-        report.join(self.capture.1);
+        if self.flat_out {
+            // A file read flat out may be waiting for room; its frames from here on are let go.
+            self.inference.0.close();
+        }
+        report.join(self.capture.1, left());
         self.inference.0.close();
-        report.join(self.inference.1);
+        report.join(self.inference.1, left());
         self.inbox.close();
-        report.join(self.incidents);
+        report.join(self.incidents, left());
         self.clips.0.stop();
         self.clips.1.close();
-        report.join(self.clips.2);
-        let (network_stop, tasks, runtime) = self.network;
+        report.join(self.clips.2, left());
+        let (network, runtime) = self.network;
         // The uplink's last words need the store's last rows, and its acknowledgements go back into the store.
         if let Err(e) = self.store.0.flush() {
             report.troubles.push(format!("the store was not flushed: {}", crate::base::error::Chain(&e)));
         }
-        network_stop.stop();
-        for (name, task) in tasks {
-            match runtime.block_on(async { tokio::time::timeout(END_WITHIN, task).await }) {
+        for task in network {
+            task.stop.stop();
+            match runtime.block_on(async { tokio::time::timeout(END_WITHIN.min(left()), task.handle).await }) {
                 Ok(Ok(())) => {}
-                Ok(Err(e)) => report.troubles.push(format!("{name} ended badly: {e}")),
-                Err(_) => report.troubles.push(format!("{name} did not end in time")),
+                Ok(Err(e)) => report.troubles.push(format!("{} ended badly: {e}", task.name)),
+                Err(_) => report.troubles.push(format!("{} did not end in time", task.name)),
             }
         }
         self.store.0.close();
-        report.join(self.store.1);
+        report.join(self.store.1, left());
         runtime.shutdown_background();
         report
     }
 }
 
 impl DrainReport {
-    fn join(&mut self, stages: Vec<Stage>) {
+    /// Joins a group of stages, which share `END_WITHIN` and what is `left` of the whole.
+    fn join(&mut self, stages: Vec<Stage>, left: Duration) {
+        let (clock, most) = (SystemClock::new(), END_WITHIN.min(left));
         for stage in stages {
             let name = stage.name().to_owned();
-            match stage.join(END_WITHIN) {
+            match stage.join(most.saturating_sub(clock.now().since(Mono::ZERO))) {
                 Ended::Done => {}
                 Ended::Panicked(message) => self.troubles.push(format!("{name} panicked: {message}")),
                 Ended::TimedOut => self.troubles.push(format!("{name} did not end in time")),
@@ -421,6 +455,29 @@ impl Spawner {
         Stage::spawn(name.clone(), move || panicked.stop(), move || body(&beat))
             .map_err(|source| StartError::Thread { what: name, source })
     }
+
+    /// A task that is to run until its stop: one that panics or ends before ends the daemon, as a stage's panic does.
+    fn task(
+        &self,
+        runtime: &Runtime,
+        name: &'static str,
+        stop: StopToken,
+        body: impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    ) -> Task {
+        let (asked, panicked) = (stop.clone(), self.panicked.clone());
+        let inner = runtime.spawn(body);
+        let handle = runtime.spawn(async move {
+            let ended = inner.await;
+            if let Ok(Err(e)) = &ended {
+                log::error!("{name}: {}", crate::base::error::Chain(e.as_ref()));
+            }
+            if !asked.is_stopped() || ended.is_err() {
+                log::error!("{name} has ended and must not");
+                panicked.stop();
+            }
+        });
+        Task { name, stop, handle }
+    }
 }
 
 /// Whether alerts are queued, and for whom.
@@ -439,25 +496,4 @@ fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
         clip: config.clip.clone(),
         thresholds: Thresholds { model: model.clone(), cameras },
     }
-}
-
-fn spawn_http(
-    runtime: &Runtime,
-    listener: tokio::net::UnixListener,
-    api: Api,
-    stop: StopToken,
-) -> tokio::task::JoinHandle<()> {
-    runtime.spawn(async move {
-        if let Err(e) = http::serve(listener, api, stop).await {
-            log::error!("http: the socket is not served any more: {e}");
-        }
-    })
-}
-
-fn spawn_uplink(runtime: &Runtime, parts: uplink::Parts) -> tokio::task::JoinHandle<()> {
-    runtime.spawn(async move {
-        if let Err(e) = uplink::run(parts).await {
-            log::error!("uplink: {}", crate::base::error::Chain(&e));
-        }
-    })
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::metrics::NORMAL;
 use crate::agent::capture::{self, CaptureError, FileSummary, Frame, FrameTap};
 use crate::agent::config::{self, CameraId};
 use crate::agent::incident::{Incident, Input, Machine, Thresholds, Transition};
@@ -19,7 +18,7 @@ use crate::agent::infer::view::{View, ViewError, ViewState};
 use crate::agent::infer::{Engine, Score, onnx};
 use crate::base::clock::Mono;
 use crate::base::stop::StopToken;
-use crate::contract::alert::ModelRef;
+use crate::contract::alert::{ModelRef, NORMAL};
 
 /// How files are looked at.
 #[derive(Debug, Clone)]
@@ -201,15 +200,16 @@ impl Pipeline {
             Thresholds { model: self.manifest.thresholds.clone(), ..Thresholds::default() },
         );
         let mut end = Mono::ZERO;
-        let summary = self.scores(path, &mut |score| {
+        let ended = self.scores(path, &mut |score| {
             end = score.end;
             let closed = closed(machine.step(end, Input::Score(score.clone()), &mut Uuid::now_v7));
             take(Replayed::Window(score)) && closed.into_iter().all(|i| take(Replayed::Incident(i)))
-        })?;
+        });
+        // Also of a file that could not be read to its end: what was seen by then was seen.
         for incident in closed(machine.step(end, Input::Stop, &mut Uuid::now_v7)) {
             take(Replayed::Incident(incident));
         }
-        Ok(summary)
+        ended
     }
 
     /// The probabilities of the window with the highest 1 - P(Normal): a clip's own, for judging.

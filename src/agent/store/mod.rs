@@ -44,7 +44,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ pub enum Refusal {
     /// The queue is full.
     #[error("the store's queue is full")]
     Full,
-    /// The last commit failed and the next has not succeeded yet.
+    /// Commits fail, and as many records wait already as are kept.
     #[error("the disk is failing")]
     Failing,
     /// The writer has ended.
@@ -143,8 +143,8 @@ struct Counters {
 /// What handle and writer share.
 struct Shared {
     queue: Queue<Envelope>,
-    /// Records wait for a disk that refuses them.
-    failing: AtomicBool,
+    /// Records that wait in the writer for a disk that refuses them.
+    kept: AtomicUsize,
     counters: Counters,
     /// Newest sequence number of the outbox; moved on after the commit.
     added: watch::Sender<u64>,
@@ -170,7 +170,7 @@ impl Store {
     /// Queues a transition for the next commit; never blocks. Its alert is written in the same transaction.
     /// What cannot be taken comes back, counted and logged.
     pub fn record(&self, record: IncidentRecord) -> Result<(), Box<Unrecorded>> {
-        if self.0.failing.load(Ordering::Acquire) {
+        if self.0.kept.load(Ordering::Acquire) >= QUEUE_CAPACITY {
             return Err(self.refuse(record, Refusal::Failing));
         }
         match self.0.queue.push(Envelope { order: Order::Record(record), answer: None }) {
@@ -226,9 +226,9 @@ impl Store {
         }
     }
 
-    /// Whether records are handed back because the disk refuses them.
+    /// Whether records wait because the disk refuses them.
     pub fn is_failing(&self) -> bool {
-        self.0.failing.load(Ordering::Acquire)
+        self.0.kept.load(Ordering::Acquire) > 0
     }
 
     fn wall(&self) -> Wall {

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -79,7 +79,7 @@ pub(super) fn open(
 
     let shared = Arc::new(Shared {
         queue: Queue::new(QUEUE_CAPACITY, Full::Refuse),
-        failing: AtomicBool::new(false),
+        kept: AtomicUsize::new(0),
         counters: Counters::default(),
         added: watch::Sender::new(newest),
         reader: Reader::open(state_dir)?,
@@ -164,7 +164,7 @@ impl Writer {
         let committed = transaction(&mut self.conn, &self.path, &self.context, &self.shared, &orders);
         let failure = match committed {
             Ok((results, newest)) => {
-                self.shared.failing.store(false, Ordering::Release);
+                self.shared.kept.store(0, Ordering::Release);
                 if let Some(newest) = newest {
                     self.shared.added.send_replace(newest);
                 }
@@ -187,7 +187,7 @@ impl Writer {
                 answer(envelope, Err(failure.clone()));
             }
         }
-        self.shared.failing.store(!self.kept.is_empty(), Ordering::Release);
+        self.shared.kept.store(self.kept.len(), Ordering::Release);
         if failure.is_corruption() { Err(failure) } else { Ok(false) }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{ModelArgs, Outcome};
@@ -52,7 +53,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "mqtt://HOST:PORT")]
     broker: Option<String>,
 
-    /// Directory for the demo's database and clips, kept afterwards [default: a temporary one, removed at the end]
+    /// Directory for the demo's database and clips; it is left as it is afterwards [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
@@ -73,8 +74,6 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Outcome> {
     let ended = write_config(&args, &dir).and_then(|path| watch(&args, &path));
     if temporary {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    } else {
-        say("demo", &format!("database and clips are in {}", dir.display()));
     }
     ended.map(|()| Outcome::Good)
 }
@@ -131,16 +130,20 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
     let runtime_dir = config.paths.runtime_dir.clone();
     let state_dir = config.paths.state_dir.clone();
     let daemon = Daemon::start(config, clock.clone())?;
-    let printer = Printer { classes: daemon.classes().to_vec(), clock, state_dir, last_score: None };
-    runtime.block_on(follow(&daemon, printer, &runtime_dir, args.seconds))?;
+    let mut events = daemon.events().watch();
+    let mut printer = Printer { classes: daemon.classes().to_vec(), clock, state_dir, last_score: None };
+    let followed = runtime.block_on(follow(&daemon, &mut events, &mut printer, &runtime_dir, args.seconds));
     say("demo", "ending: open incidents close, clips are finished, the last messages go out");
     let report = daemon.drain();
+    while let Ok(event) = events.try_recv() {
+        printer.print(event);
+    }
     stop.stop();
     if let Some(soc) = soc {
         runtime.block_on(soc)?;
     }
     say("demo", &format!("ended: {report}"));
-    Ok(())
+    followed
 }
 
 fn describe(config: &Config) {
@@ -153,12 +156,18 @@ fn describe(config: &Config) {
 }
 
 /// Prints events, raises the test alert when its time has come, and returns when it is to end.
-async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, seconds: Option<u64>) -> anyhow::Result<()> {
+async fn follow(
+    daemon: &Daemon,
+    events: &mut Receiver<Event>,
+    printer: &mut Printer,
+    runtime_dir: &Path,
+    seconds: Option<u64>,
+) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut events = daemon.events().watch();
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let test = tokio::time::sleep(TEST_AFTER);
+    // Beside the loop: neither the printing nor Ctrl-C waits for it.
+    let test = raise_test(runtime_dir);
     let end = tokio::time::sleep(Duration::from_secs(seconds.unwrap_or(u64::MAX / 4)));
     tokio::pin!(test, end);
     let mut raised = false;
@@ -168,9 +177,9 @@ async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, secon
             _ = term.recv() => return Ok(()),
             () = &mut end => return Ok(()),
             () = daemon.failed() => anyhow::bail!("a stage of the daemon panicked; its message is above"),
-            () = &mut test, if !raised => {
+            result = &mut test, if !raised => {
                 raised = true;
-                raise_test(runtime_dir).await?;
+                result?;
             }
             event = events.recv() => match event {
                 Ok(event) => printer.print(event),
@@ -181,8 +190,9 @@ async fn follow(daemon: &Daemon, mut printer: Printer, runtime_dir: &Path, secon
     }
 }
 
-/// The same request, over the same socket, as `vedette test-alert`.
+/// When its time has come, the same request, over the same socket, as `vedette test-alert`.
 async fn raise_test(runtime_dir: &Path) -> anyhow::Result<()> {
+    tokio::time::sleep(TEST_AFTER).await;
     say("demo", "nothing may ever happen here, so now a TEST alert is raised: vedette test-alert");
     let command = Command::TestAlert { camera: None };
     match client::submit(runtime_dir, &command, Duration::from_secs(15)).await? {

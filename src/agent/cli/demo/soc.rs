@@ -80,7 +80,7 @@ fn alert(event: &Value) -> String {
         if incident["test"] == true { "  (a TEST: nothing was seen)" } else { "" },
     )];
     lines.push(format!("    incident {}  from {}", text(&incident["id"]), text(&incident["start_time"])));
-    if let Some(path) = clip["path"].as_str() {
+    if let (Some(path), Some(_)) = (clip["path"].as_str(), clip["sha256"].as_str()) {
         let seconds = clip["duration_ms"].as_f64().unwrap_or(0.0) / 1000.0;
         lines.push(format!("    clip {path}  {seconds:.1} s  sha256 {}", text(&clip["sha256"])));
     }

@@ -12,6 +12,7 @@ use crate::agent::clip::{Done, Ending, Recording};
 use crate::agent::ring::Bounds;
 use crate::base::clock::{ManualClock, Wall};
 use crate::base::digest;
+use crate::base::error::Retry;
 use crate::base::queue::Full;
 use crate::base::stage::{Ended, Stage};
 
@@ -36,7 +37,7 @@ struct Book {
 impl Book {
     fn take(&self, call: Call) -> Result<(), LedgerError> {
         if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
-            return Err(LedgerError("the disk is full".into()));
+            return Err(LedgerError { retry: Retry::Later, source: "the disk is full".into() });
         }
         self.calls.lock().expect("no panic under it").push(call);
         Ok(())
@@ -131,7 +132,7 @@ impl Bench {
     }
 
     fn settle(&mut self) {
-        while self.worker.round(Mode::Running) {}
+        while self.worker.round(Mode::Running, &Beat::detached()) {}
     }
 
     fn tell(&mut self, kind: OrderKind, id: u128, start_s: u64, end_s: u64) {
@@ -342,7 +343,7 @@ fn a_time_that_falls_ends_the_clip_and_keeps_what_it_has() {
     bench.film(19);
     let mut back = later(&bench.second, 2 * S);
     bench.ring().push(AccessUnit { keyframe: false, ..back[1].clone() });
-    assert!(!bench.worker.round(Mode::Running), "an emptied ring is nothing to be busy with");
+    assert!(!bench.worker.round(Mode::Running, &Beat::detached()), "an emptied ring is nothing to be busy with");
     assert!(bench.done().is_empty(), "the camera may go on");
     back = later(&bench.second, 20 * S);
     back.into_iter().for_each(|u| bench.ring().push(u));
