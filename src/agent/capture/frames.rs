@@ -62,20 +62,12 @@ impl Frames {
         let info = self.info(caps, rotation)?;
         let discontinuity = self.shared.stamps().frame_breaks(at);
         if discontinuity {
-            self.finish()?;
+            self.tap.restart();
         }
         for (at, held) in self.tap.push(at, Held { buffer, info, rotation, discontinuity }) {
             self.hand_on(at, held)?;
         }
         Ok(())
-    }
-
-    /// The end of the run: the last picture may be due.
-    pub fn finish(&mut self) -> Result<(), CaptureError> {
-        match self.tap.finish() {
-            Some((at, held)) => self.hand_on(at, held),
-            None => Ok(()),
-        }
     }
 
     fn hand_on(&mut self, at: Mono, held: Held) -> Result<(), CaptureError> {

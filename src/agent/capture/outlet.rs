@@ -305,19 +305,13 @@ impl Branches<'_> {
             }
             _ => gst::PadProbeReturn::Ok,
         });
-        let frames = Arc::new(Mutex::new(Frames::new(tap, &pad, Arc::clone(self.shared))));
-        let (at_end, shared, shared_at_end) = (Arc::clone(&frames), Arc::clone(self.shared), Arc::clone(self.shared));
+        let mut frames = Frames::new(tap, &pad, Arc::clone(self.shared));
+        let shared = Arc::clone(self.shared);
         sink.set_callbacks(
             AppSinkCallbacks::builder()
                 .new_sample(move |sink| {
                     let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                    let mut frames = frames.lock().expect("a panic in here ends the session");
                     passed_on(&shared, frames.sample(&sample))
-                })
-                .eos(move |_| {
-                    if let Err(e) = at_end.lock().expect("a panic in here ends the session").finish() {
-                        shared_at_end.fail(e);
-                    }
                 })
                 .build(),
         );

@@ -197,22 +197,24 @@ pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>, rotation: Rotation) ->
             reason: "the plane is shorter than its description".into(),
         })
     };
-    let mut data = Vec::with_capacity(width as usize * height as usize * 3);
-    for line in 0..height {
+    let mut data = vec![0; width as usize * height as usize * 3];
+    for (line, out) in (0..height).zip(data.chunks_exact_mut(width as usize * 3)) {
         let y = row(0, line)?;
         let chroma_line = line >> sub_y;
         match layout {
             Layout::Planar { u, v } => {
                 let (u, v) = (row(u, chroma_line)?, row(v, chroma_line)?);
-                data.extend((0..width as usize).flat_map(|x| matrix.rgb(y[x], u[x >> sub_x], v[x >> sub_x])));
+                for (x, rgb) in out.chunks_exact_mut(3).enumerate() {
+                    rgb.copy_from_slice(&matrix.rgb(y[x], u[x >> sub_x], v[x >> sub_x]));
+                }
             }
             Layout::Interleaved { swapped } => {
                 let uv = row(1, chroma_line)?;
                 let (cb, cr) = if swapped { (1, 0) } else { (0, 1) };
-                data.extend((0..width as usize).flat_map(|x| {
+                for (x, rgb) in out.chunks_exact_mut(3).enumerate() {
                     let pair = 2 * (x >> sub_x);
-                    matrix.rgb(y[x], uv[pair + cb], uv[pair + cr])
-                }));
+                    rgb.copy_from_slice(&matrix.rgb(y[x], uv[pair + cb], uv[pair + cr]));
+                }
             }
         }
     }

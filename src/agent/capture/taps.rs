@@ -4,13 +4,15 @@
 //!
 //! A picture's *cell* is the time to which it is the nearest picture: from halfway after the picture before it
 //! to halfway before the next one (of two equally near, the later one is taken). A picture is taken if a tick
-//! lies in its cell. The part of the cell up to the picture itself is known when the picture comes, the rest
-//! when the next one does; so a picture that lies just before a tick is decided one picture later, and no
-//! sooner is possible.
+//! lies in its cell. When the next picture comes is not known before it is there, and to wait for it would hold
+//! back most frames by a whole picture; so it is expected as far behind this one as this one came behind the one
+//! before, and within a period. What the cell then covers is decided at once. If the next one comes later, the
+//! cell grows up to halfway to it; if it comes sooner, what was decided stays decided, and a tick has got a
+//! picture that is up to half a period away though a nearer one followed. With a steady camera neither happens.
 //!
-//! Invariants: times and pictures come out in the order they came in; no picture comes out twice; the first
-//! picture of a run is always taken (it is the origin of the grid); a camera slower than the grid gives all
-//! its pictures.
+//! Invariants: times and pictures come out in the order they came in; no picture comes out twice; every tick up
+//! to the last picture lies in exactly one cell; the first picture of a run is always taken (it is the origin of
+//! the grid); a camera slower than the grid gives all its pictures.
 
 use crate::base::clock::Mono;
 
@@ -24,9 +26,10 @@ pub struct Tap<T> {
 #[derive(Debug)]
 struct Run<T> {
     origin: u64,
-    /// Time of the newest picture, and how long after the one before it that came.
+    /// Time of the newest picture.
     last: u64,
-    interval: u64,
+    /// Twice the time up to which ticks are decided; the newest picture's cell ends there so far.
+    decided2: u128,
     /// The newest picture, if it isn't taken yet.
     held: Option<T>,
 }
@@ -64,34 +67,32 @@ impl<T> Tap<T> {
     pub fn push(&mut self, at: Mono, picture: T) -> Taken<T> {
         let now = at.as_nanos();
         let Some(run) = &mut self.run else {
-            self.run = Some(Run { origin: now, last: now, interval: 0, held: None });
+            self.run = Some(Run { origin: now, last: now, decided2: 2 * u128::from(now) + 1, held: None });
             return Taken { before: None, this: Some((at, picture)) };
         };
         if now <= run.last {
             return Taken::NONE;
         }
         let (last, origin, period) = (run.last, run.origin, self.period_ns);
-        (run.last, run.interval) = (now, now - last);
         // Twice every time, so that the middle between two pictures is a whole number.
         let middle2 = u128::from(last) + u128::from(now);
+        let cell2 = middle2.max(run.decided2);
+        let expected2 = 2 * u128::from(now) + u128::from((now - last).min(period));
         let held = run.held.take();
-        let before = if tick_within(origin, period, 2 * u128::from(last) + 1, middle2) { held } else { None };
-        let this = if tick_within(origin, period, middle2, 2 * u128::from(now) + 1) {
+        let before = if tick_within(origin, period, run.decided2, middle2) { held } else { None };
+        let this = if tick_within(origin, period, cell2, expected2) {
             Some((at, picture))
         } else {
             run.held = Some(picture);
             None
         };
+        (run.last, run.decided2) = (now, cell2.max(expected2));
         Taken { before: before.map(|p| (Mono::from_nanos(last), p)), this }
     }
 
-    /// The end of the run: gives the last picture if a tick comes soon enough after it, as if one more picture
-    /// followed at the same distance. The next picture begins a new run with its own origin.
-    pub fn finish(&mut self) -> Option<(Mono, T)> {
-        let run = self.run.take()?;
-        let last2 = 2 * u128::from(run.last);
-        let due = tick_within(run.origin, self.period_ns, last2 + 1, last2 + u128::from(run.interval));
-        run.held.filter(|_| due).map(|p| (Mono::from_nanos(run.last), p))
+    /// The end of the run: the next picture begins a new one with its own origin.
+    pub fn restart(&mut self) {
+        self.run = None;
     }
 }
 
@@ -120,7 +121,6 @@ mod tests {
                 p
             }));
         }
-        out.extend(tap.finish().map(|(_, p)| p));
         out
     }
 
@@ -161,47 +161,80 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_at_or_after_its_tick_is_decided_at_once() {
-        let mut tap = Tap::new(10.0);
-        let ms = Mono::from_millis;
+    fn a_steady_camera_is_never_waited_for() {
+        for camera in [8.0, 15.0, 25.0, 29.97, 30.0] {
+            let (times, mut tap) = (steady(camera, 10), Tap::new(8.0));
+            let mut decided = Vec::new();
+            for t in &times {
+                for (at, _) in tap.push(Mono::from_nanos(*t), ()) {
+                    assert_eq!(at.as_nanos(), *t, "{camera} fps: decided late");
+                    decided.push(*t);
+                }
+            }
+            let due = by_definition(8.0, &times);
+            // Only the end can differ: the last picture may be taken for a tick just after it.
+            assert!(
+                decided == due || decided.split_last() == Some((&times[times.len() - 1], &due[..])),
+                "{camera} fps"
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_late_leaves_the_ticks_before_it_to_the_one_before() {
+        let (mut tap, ms) = (Tap::new(10.0), Mono::from_millis);
         assert_eq!(tap.push(ms(500), 0).into_iter().count(), 1);
-        // 90 ms after the origin is the nearest so far, but 100 ms may come.
-        assert_eq!(tap.push(ms(590), 1).into_iter().count(), 0);
-        let both: Vec<_> = tap.push(ms(700), 2).into_iter().collect();
-        assert_eq!(both, [(ms(590), 1), (ms(700), 2)]);
+        assert_eq!(tap.push(ms(530), 1).into_iter().count(), 0);
+        assert_eq!(tap.push(ms(560), 2).into_iter().count(), 0, "590 ms is expected");
+        let both: Vec<_> = tap.push(ms(700), 3).into_iter().collect();
+        assert_eq!(both, [(ms(560), 2), (ms(700), 3)]);
+    }
+
+    #[test]
+    fn a_picture_that_is_early_does_not_get_a_tick_that_is_decided() {
+        let (mut tap, ms) = (Tap::new(10.0), Mono::from_millis);
+        tap.push(ms(500), 0);
+        tap.push(ms(550), 1);
+        assert_eq!(tap.push(ms(590), 2).into_iter().collect::<Vec<_>>(), [(ms(590), 2)], "630 ms is expected");
+        assert_eq!(tap.push(ms(601), 3).into_iter().count(), 0);
+        assert_eq!(tap.push(ms(690), 4).into_iter().collect::<Vec<_>>(), [(ms(690), 4)]);
     }
 
     #[test]
     fn of_two_equally_near_the_later_is_taken() {
-        assert_eq!(taken(1.0, &[0, 999, 2 * SECOND - 999]), [0, 2 * SECOND - 999]);
+        // 10 ms, 30 ms, ... 990 ms, 1010 ms: the tick at 1 s lies in the middle.
+        let times: Vec<u64> = std::iter::once(0).chain((0..51).map(|k| (10 + 20 * k) * 1_000_000)).collect();
+        assert_eq!(taken(1.0, &times), [0, 1_010_000_000]);
     }
 
     #[test]
-    fn a_new_run_has_its_own_origin_and_the_last_picture_counts_if_a_tick_is_near() {
+    fn a_new_run_has_its_own_origin() {
         let mut tap = Tap::new(8.0);
-        for (i, t) in [0, 40, 80, 120].into_iter().enumerate() {
-            assert_eq!(tap.push(Mono::from_millis(t), i).into_iter().count(), usize::from(i == 0));
-        }
-        assert_eq!(tap.finish(), Some((Mono::from_millis(120), 3)));
-        assert_eq!(tap.finish(), None);
+        let taken = [0, 40, 80, 120].map(|t| tap.push(Mono::from_millis(t), t).into_iter().count());
+        assert_eq!(taken, [1, 0, 0, 1]);
+        tap.restart();
         assert_eq!(tap.push(Mono::from_millis(133), 9).into_iter().count(), 1);
-        assert_eq!(tap.finish(), None, "it was taken already");
     }
 
     proptest! {
         #[test]
-        fn any_times_give_the_nearest_pictures_once_each(
+        fn every_tick_gets_its_nearest_picture_or_one_within_half_a_period(
             steps in prop::collection::vec(1_u64..400_000_000, 1..200),
             first in 0_u64..10 * SECOND,
             fps in prop::sample::select(vec![1.0_f32, 5.0, 7.5, 8.0, 12.5, 29.97]),
         ) {
             let times: Vec<u64> = steps.iter().scan(first, |t, s| { *t += s; Some(*t) }).collect();
-            let got = taken(fps, &times);
-            let due = by_definition(fps, &times);
-            // Only the end can differ: the last picture may be taken for a tick just after it.
-            prop_assert!(got == due || got.split_last() == Some((&times[times.len() - 1], &due[..])),
-                "{got:?} is not {due:?}");
+            let (got, last) = (taken(fps, &times), times[times.len() - 1]);
             prop_assert!(got.windows(2).all(|w| w[0] < w[1]));
+            let period = (1e9 / f64::from(fps)).round() as u64;
+            let mut ticks = 0;
+            for tick in (0..).map(|k| times[0] + k * period).take_while(|t| *t <= last) {
+                let away = |of: &[u64]| of.iter().map(|t| t.abs_diff(tick)).min().expect("pictures");
+                prop_assert!(away(&got) == away(&times) || 2 * away(&got) <= period, "tick {tick} of {got:?}");
+                ticks += 1;
+            }
+            // The last picture may be taken for a tick just after it.
+            prop_assert!(got.len() <= ticks + 1, "{} pictures for {ticks} ticks", got.len());
         }
     }
 }
