@@ -1,6 +1,7 @@
 //! The commands over files, as a user types them: what they print, and what they say of bad input.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -151,6 +152,44 @@ fn frames_writes_what_the_encoder_gets() {
         vedette(["frames", video.to_str().expect("UTF-8"), "--out", dir.path().join("png").to_str().expect("UTF-8")]);
     assert_eq!(again.status.code(), Some(3));
     assert!(stderr(&again).contains("not empty"), "{}", stderr(&again));
+}
+
+#[test]
+fn views_of_written_frames_are_those_that_the_encoder_got() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let video = video::h264(dir.path(), "v.mp4", "640x360", 25, 2);
+    let recipe = dir.path().join("recipe.toml");
+    let input = "name = \"mine\"\nsample_fps = 5.0\n[pixels]\nframe_width = 480\nscale = \"bilinear-antialiased\"\ngray = \"bt601\"\n\
+        [view]\nwidth = 32\nheight = 24\nframes = \"pair\"\nbox = \"motion\"\n\
+        [view.motion]\ngrid = [64, 36]\nkeep_percent = 70\nnoise_floor = 6\nsize_percent = 50\ncentre_pull_percent = 10\n\
+        [training]\nepochs = 3\n";
+    fs::write(&recipe, input).expect("writable");
+    let out = dir.path().join("px");
+    let path = |p: &Path| p.to_str().expect("UTF-8").to_string();
+    let with = ["--recipe".to_string(), path(&recipe)];
+    let frames =
+        ["frames".to_string(), path(&video), "--view".into(), "--format=npy".into(), "--out".into(), path(&out)];
+    let output = vedette(frames.iter().chain(&with));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let read = |name: &str| fs::read(out.join(name)).expect("there");
+    let (written, index) = (read("view.npy"), read("frames.csv"));
+    assert_eq!(written.len(), 128 + 10 * 32 * 24 * 6, "2 s at 5 a second");
+    fs::remove_file(out.join("view.npy")).expect("there");
+
+    let views = ["views".to_string(), path(&out)];
+    let output = vedette(views.iter().chain(&with));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(read("view.npy") == written, "the same bytes");
+    assert_eq!(read("views.csv"), index);
+
+    // A row less: said, with the file's name.
+    let text = String::from_utf8(index).expect("text");
+    fs::write(out.join("frames.csv"), text.lines().take(10).collect::<Vec<_>>().join("\n")).expect("writable");
+    let output = vedette(views.iter().chain(&with));
+    assert!(stderr(&output).contains("frames.csv: it has 9 rows, and frame.npy has 10 frames"), "{}", stderr(&output));
+    fs::write(&recipe, input.replace("width = 32", "width = 3")).expect("writable");
+    let output = vedette(views.iter().chain(&with));
+    assert!(stderr(&output).contains("recipe.toml: view is (3, 24)"), "{}", stderr(&output));
 }
 
 /// Width and height from a PNG's IHDR.

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ModelArgs, Outcome};
-use crate::agent::infer::model::Model;
-use crate::agent::run::dump::{Format, PictureWriter, Shape};
+use super::{InputArgs, Outcome};
+use crate::agent::run::dump::{Format, INDEX, INDEX_HEADER, PictureWriter, Shape, index_row};
 use crate::agent::run::offline;
 
 /// Write the frames exactly as capture hands them on, and with --view the views exactly as the encoder gets them
@@ -24,7 +23,7 @@ pub struct FramesArgs {
     out: PathBuf,
 
     #[command(flatten)]
-    model: ModelArgs,
+    input: InputArgs,
 
     /// Write the views too
     #[arg(long)]
@@ -48,7 +47,8 @@ enum Kind {
 pub fn run(args: FramesArgs) -> anyhow::Result<Outcome> {
     use anyhow::Context;
 
-    let options = args.model.options(args.sample_fps, None)?;
+    let mut input = args.input.read()?;
+    input.sample_fps = args.sample_fps.unwrap_or(input.sample_fps);
     let dir = &args.out;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mut entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -59,20 +59,16 @@ pub fn run(args: FramesArgs) -> anyhow::Result<Outcome> {
     };
     let mut frames = PictureWriter::new(format, dir, "frame");
     let mut views = PictureWriter::new(format, dir, "view");
-    let mut index = std::io::BufWriter::new(std::fs::File::create(dir.join("frames.csv"))?);
-    writeln!(index, "index,pts_ms,gap,box_left,box_top,box_width,box_height")?;
+    let mut index = std::io::BufWriter::new(std::fs::File::create(dir.join(INDEX))?);
+    writeln!(index, "{INDEX_HEADER}")?;
     let mut written = 0;
     let mut done = Ok(());
-    let model = Model::open(&options.model)?;
-    let spec = &model.manifest().view;
-    let view_shape = Shape { height: spec.height as usize, width: spec.width as usize, channels: spec.channels() };
-    let summary = offline::frames(&model, options.sample_fps, &args.video, &mut |frame, view| {
+    let view_shape = Shape::of(&input.view);
+    let summary = offline::frames(&input, &args.video, &mut |frame, view| {
         done = (|| {
             let shape = Shape { height: frame.height as usize, width: frame.width as usize, channels: 3 };
             frames.write(shape, &frame.rgb)?;
-            let b = view.shows;
-            let pts_ms = frame.at.as_nanos() as f64 / 1e6;
-            writeln!(index, "{written},{pts_ms:.3},{},{},{},{},{}", view.restarted, b.left, b.top, b.width, b.height)?;
+            writeln!(index, "{}", index_row(written, frame.at, view))?;
             written += 1;
             if args.view {
                 views.write(view_shape, &view.bytes)?;

@@ -16,6 +16,7 @@ mod run;
 mod status;
 mod store;
 mod test_alert;
+mod views;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::agent::config::ConfigError;
+use crate::agent::infer::input::Input;
 use crate::agent::run::clips_csv::ClipsError;
 use crate::agent::run::offline::{self, OfflineError, Options};
 use crate::base::error::Chain;
@@ -55,6 +57,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Evaluate(evaluate::EvaluateArgs),
     Frames(frames::FramesArgs),
+    Views(views::ViewsArgs),
     Incidents(incidents::IncidentsArgs),
     Store(store::StoreArgs),
     Status(status::StatusArgs),
@@ -93,6 +96,31 @@ impl ModelArgs {
     }
 }
 
+/// What decides the pixels, for the commands that need no network.
+#[derive(Debug, Args)]
+struct InputArgs {
+    /// Model directory whose manifest says what a frame and a view are [default: the one that came with this program]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+
+    /// The same from a TOML file with sample_fps, [pixels] and [view]: the recipe of a model that is yet to be trained
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    recipe: Option<PathBuf>,
+}
+
+impl InputArgs {
+    fn read(&self) -> anyhow::Result<Input> {
+        use anyhow::Context;
+
+        let Some(recipe) = &self.recipe else {
+            let dir = self.model.clone().map_or_else(offline::default_model, Ok)?;
+            return Ok(offline::open_model(&dir)?.manifest().input());
+        };
+        let text = std::fs::read_to_string(recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
+        Ok(Input::parse(recipe, &text)?)
+    }
+}
+
 /// A rate on the command line.
 fn fps(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -126,6 +154,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Replay(args) => logs(log::LevelFilter::Warn).and_then(|()| replay::run(args)),
         Command::Evaluate(args) => logs(log::LevelFilter::Warn).and_then(|()| evaluate::run(args)),
         Command::Frames(args) => logs(log::LevelFilter::Warn).and_then(|()| frames::run(args)),
+        Command::Views(args) => logs(log::LevelFilter::Warn).and_then(|()| views::run(args)),
         Command::Incidents(args) => incidents::run(args),
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),

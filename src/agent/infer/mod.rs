@@ -1,8 +1,9 @@
 //! From frames to scores: view, encoder once a frame, head over the features of the last window.
 //!
-//! `model` reads and verifies a model directory, `manifest` is its format; `view` is what the encoder sees; `window`
-//! keeps the last features of a camera; `classifier` puts them together for many cameras; `onnx` is the CPU engine;
-//! `golden` proves an engine against the model's own vectors before it is trusted. TensorRT will stand beside `onnx`.
+//! `model` reads and verifies a model directory, `manifest` is its format, `input` the part of it that decides the
+//! pixels; `view` is what the encoder sees; `window` keeps the last features of a camera; `classifier` puts them together
+//! for many cameras; `onnx` is the CPU engine; `golden` proves an engine against the model's own vectors before it is
+//! trusted. TensorRT will stand beside `onnx`.
 //!
 //! What belongs here: everything between a [`Frame`](crate::agent::capture::Frame) and a [`Score`]. What does
 //! not: deciding what a score means (that is `incident`'s work) and where frames come from.
@@ -18,6 +19,7 @@ use crate::base::clock::Mono;
 
 pub mod classifier;
 pub mod golden;
+pub mod input;
 pub mod manifest;
 pub mod model;
 mod motion;

@@ -17,7 +17,7 @@
 //! The box uses this frame and earlier ones only. After a restart the energy is 0, and so the box stands in the
 //! centre.
 
-use super::manifest::MotionRule;
+use super::input::MotionRule;
 use super::view::PixelBox;
 
 /// Where things move, and the box around it.

@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use semver::Version;
 
-use super::manifest::{
-    CNN_LSTM, Crop, Features, Frames, Gray, Manifest, Pixels, Precision, Scale, Tolerance, ViewSpec,
-};
+use super::input::{Crop, Frames, Gray, Pixels, Scale, ViewSpec};
+use super::manifest::{CNN_LSTM, Features, Manifest, Precision, Tolerance};
 use super::slot::SlotPool;
 use super::{Encoder, Engine, EngineError, EngineInfo, Head, Network, Slot, all_finite};
 use crate::contract::alert::NORMAL;

@@ -19,7 +19,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use crate::agent::capture::Frame;
 use crate::base::clock::Mono;
 
-use super::manifest::{Frames, ViewSpec};
+use super::input::{Frames, ViewSpec};
 use super::motion::Motion;
 use super::window::is_gap;
 
@@ -178,7 +178,7 @@ fn scale(
 mod tests {
     use super::*;
     use crate::agent::config::CameraId;
-    use crate::agent::infer::manifest::{Crop, MotionRule};
+    use crate::agent::infer::input::{Crop, MotionRule};
 
     const MOTION: MotionRule =
         MotionRule { grid: [64, 36], keep_percent: 70, noise_floor: 6, size_percent: 50, centre_pull_percent: 10 };

@@ -12,6 +12,7 @@ use crate::agent::config::{self, CameraId};
 use crate::agent::incident::{Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::classifier::{self, Classifier, InferError};
 use crate::agent::infer::golden::ProofError;
+use crate::agent::infer::input;
 use crate::agent::infer::manifest::Manifest;
 use crate::agent::infer::model::{Model, ModelError};
 use crate::agent::infer::view::{View, ViewError, ViewState};
@@ -241,17 +242,14 @@ fn closed(transitions: Vec<Transition>) -> Vec<Incident> {
 
 /// The frames of a file as capture hands them on, each with the view that the encoder would get. No engine needed.
 pub fn frames(
-    model: &Model,
-    sample_fps: Option<f32>,
+    input: &input::Input,
     path: &Path,
     take: &mut dyn FnMut(&Frame, &View) -> bool,
 ) -> Result<FileSummary, OfflineError> {
-    let manifest = model.manifest();
-    let sample_fps = sample_fps.unwrap_or(manifest.sample_fps);
-    let mut views = ViewState::new(&manifest.view, sample_fps);
+    let mut views = ViewState::new(&input.view, input.sample_fps);
     let mut failed = None;
     let summary =
-        capture::read_file(path, &CameraId::new("file"), tap(sample_fps), &StopToken::new(), |frame: Frame| {
+        capture::read_file(path, &CameraId::new("file"), tap(input.sample_fps), &StopToken::new(), |frame: Frame| {
             match views.push(&frame) {
                 Ok(view) if take(&frame, &view) => return ControlFlow::Continue(()),
                 Ok(_) => {}

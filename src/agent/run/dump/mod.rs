@@ -1,8 +1,17 @@
-//! Pixels on disk, lossless, for training and for looking: one PNG a picture, or one NumPy array a video.
+//! Pixels on disk, lossless, for training and for looking: one PNG a picture, or one NumPy array a video. `npy` is the
+//! array's format; `frames_dir` reads frames back that were written, or altered for training.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+
+mod frames_dir;
+mod npy;
+
+pub use frames_dir::{FramesDir, FramesError, INDEX, INDEX_HEADER, index_row};
+
+use crate::agent::infer::input::ViewSpec;
+use npy::NpyWriter;
 
 /// How pixels are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +31,13 @@ pub struct Shape {
     pub width: usize,
     /// 3, or 6 for a pair.
     pub channels: usize,
+}
+
+impl Shape {
+    /// Of the views that this rule makes.
+    pub fn of(spec: &ViewSpec) -> Self {
+        Shape { height: spec.height as usize, width: spec.width as usize, channels: spec.channels() }
+    }
 }
 
 /// Writes the pictures of one video.
@@ -98,75 +114,11 @@ fn png(path: &Path, shape: Shape, rgb: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A NumPy array that grows along its first axis (format 1.0: NumPy enhancement proposal 1). The header is written
-/// again at the end, when the number of pictures is known; it is padded so that it then has the same length.
-pub struct NpyWriter {
-    file: BufWriter<File>,
-    shape: Shape,
-    written: usize,
-}
-
-/// Header with magic and length: a multiple of 64, and room for any number of pictures.
-const NPY_HEADER_BYTES: usize = 128;
-
-impl NpyWriter {
-    fn create(path: &Path, shape: Shape) -> io::Result<Self> {
-        let mut writer = NpyWriter { file: BufWriter::new(File::create(path)?), shape, written: 0 };
-        writer.header()?;
-        Ok(writer)
-    }
-
-    fn header(&mut self) -> io::Result<()> {
-        let Shape { height, width, channels } = self.shape;
-        let dict = format!(
-            "{{'descr': '|u1', 'fortran_order': False, 'shape': ({}, {height}, {width}, {channels}), }}",
-            self.written
-        );
-        let text_bytes = NPY_HEADER_BYTES - 10;
-        self.file.write_all(b"\x93NUMPY\x01\x00")?;
-        self.file.write_all(&(text_bytes as u16).to_le_bytes())?;
-        writeln!(self.file, "{dict:<width$}", width = text_bytes - 1)
-    }
-
-    fn write(&mut self, shape: Shape, pixels: &[u8]) -> io::Result<()> {
-        if shape != self.shape {
-            let message =
-                format!("the picture's shape changed from {:?} to {shape:?}; use PNG for such a video", self.shape);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        self.written += 1;
-        self.file.write_all(pixels)
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.header()?;
-        self.file.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PAIR: Shape = Shape { height: 1, width: 2, channels: 6 };
-
-    #[test]
-    fn an_array_has_numpys_header_and_our_bytes() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut w = PictureWriter::new(Format::Npy, dir.path(), "views");
-        let pictures: [Vec<u8>; 2] = [(0..12).collect(), (12..24).collect()];
-        for p in &pictures {
-            w.write(PAIR, p).expect("writable");
-        }
-        w.finish().expect("writable");
-        let bytes = std::fs::read(dir.path().join("views.npy")).expect("there");
-        assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
-        let header = std::str::from_utf8(&bytes[10..128]).expect("ASCII");
-        assert!(header.starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 1, 2, 6), }"), "{header}");
-        assert!(header.ends_with(" \n"));
-        assert_eq!(&bytes[128..], (0..24).collect::<Vec<u8>>());
-    }
 
     #[test]
     fn a_pair_becomes_two_pictures() {
