@@ -47,17 +47,21 @@ def report(runs: Many[Many[Judged]], recipe: Recipe) -> dict[str, Any]:
     names = list(recipe.classes)
     logits = [np.stack([j.best(recipe.normal) for j in judged]) for judged in runs]
     truth = [np.array([names.index(j.clip.label) for j in judged]) for judged in runs]
-    before, after, kept = [], [], []
-    for judged, z, y in zip(runs, logits, truth):
-        fold = np.array([j.fold for j in judged])
-        scaled = softmax(z)
-        for f in np.unique(fold):
-            if (fold != f).any():
-                scaled[fold == f] = softmax(z[fold == f] / fit_temperature(z[fold != f], y[fold != f]))
-        before.append(expected_calibration_error(softmax(z), y))
-        after.append(expected_calibration_error(scaled, y))
-        kept.append((scaled, y))
-    p, y = np.concatenate([k[0] for k in kept]), np.concatenate([k[1] for k in kept])
-    return {"temperature": fit_temperature(np.concatenate(logits), np.concatenate(truth)),
-            "ece_before": float(np.mean(before)), "ece_after": float(np.mean(after)),
-            "reliability_before": reliability(softmax(np.concatenate(logits)), y), "reliability_after": reliability(p, y)}
+    all_z, all_y = np.concatenate(logits), np.concatenate(truth)
+    before = [expected_calibration_error(softmax(z), y) for z, y in zip(logits, truth)]
+    found = {"temperature": fit_temperature(all_z, all_y), "ece_before": float(np.mean(before)), "ece_after": None,
+             "reliability_before": reliability(softmax(all_z), all_y), "reliability_after": None}
+    folds = [np.array([j.fold for j in judged]) for judged in runs]
+    if all(len(np.unique(f)) > 1 for f in folds):        # a single split has no other fold to fit on
+        scaled = [_by_others(z, y, f) for z, y, f in zip(logits, truth, folds)]
+        found["ece_after"] = float(np.mean([expected_calibration_error(p, y) for p, y in zip(scaled, truth)]))
+        found["reliability_after"] = reliability(np.concatenate(scaled), all_y)
+    return found
+
+
+def _by_others(logits: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Probabilities, each fold's by the temperature of the others."""
+    scaled = np.empty_like(logits)
+    for f in np.unique(fold):
+        scaled[fold == f] = softmax(logits[fold == f] / fit_temperature(logits[fold != f], truth[fold != f]))
+    return scaled

@@ -96,8 +96,10 @@ def _calibration(report: dict[str, Any]) -> str:
     c = report.get("calibration")
     if not c:
         return "Not measured: the score is not a probability."
-    return (f"Temperature {c['temperature']:.3f}, fitted on out-of-fold logits. Expected calibration error (ten bins) {c['ece_before']:.3f} before, "
-            f"{c['ece_after']:.3f} after, each fold scaled by a temperature fitted on the others.")
+    after = "not measured after it, since there was one split only" if c["ece_after"] is None else (
+        f"{c['ece_after']:.3f} after, each fold scaled by a temperature fitted on the others")
+    return (f"Temperature {c['temperature']:.3f}, fitted on logits of clips whose sources were held out. Expected calibration error (ten bins) "
+            f"{c['ece_before']:.3f} before, {after}.")
 
 
 def _quiet(quiet: dict[str, Any], recipe: Recipe) -> str:

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from . import smoke
         smoke.run(args.vedette, args.model, args.cache, args.full, args.threads)
         return 0
-    from . import commands
+    from . import commands, metrics
     from .workspace import Workspace
     path = RECIPES / f"{args.recipe}.toml"
     recipe = recipes.read(path if path.is_file() else Path(args.recipe))
@@ -87,8 +87,10 @@ def run(args: argparse.Namespace) -> int:
         case "quantize": commands.quantized(ws)
         case "export": commands.export(ws, args.out, args.int8)
         case "judge":
-            different = commands.judge(ws, args.out)
+            mine, _, different = commands.judge(ws, args.out)
+            print(metrics.text(mine))
             print("\n".join(different) or "the kit and `vedette evaluate` agree")
+            print("these clips may be the ones it was trained on: figures of unseen sources are `evaluate`'s")
             return 1 if different else 0
     return 0
 

@@ -5,6 +5,7 @@ import platform
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import clips as clip_lists
 from . import compare as comparing
@@ -44,11 +45,11 @@ def evaluate(ws: Workspace) -> None:
 
 
 def fit(ws: Workspace) -> None:
-    """On all clips, with the temperature that `evaluate` found out of fold."""
+    """On all clips that may be trained on, with the temperature that `evaluate` found on held-out ones."""
     began = time.monotonic()
     store = ws.frozen_store
-    store.prepare(ws.clips, augment=True)
-    train = ws.clips + ws.hard_negatives(store)
+    store.prepare(ws.training_clips, augment=True)
+    train = ws.training_clips + ws.hard_negatives(store)
     store = finetune.store_for(ws, train, store)
     fitted = fit_heads(ws.recipe, train, store, ws.recipe.training.seed, ws.work)
     trained, file = fitted.trained, ws.run / "report.json"
@@ -58,7 +59,7 @@ def fit(ws: Workspace) -> None:
             raise KitError(f"{file}: was made with another recipe; run `evaluate --run {ws.run}` again, or take another --run")
         trained = trained.calibrated(judged["calibration"]["temperature"])
     trained.save(ws.run)
-    labelled = [c for c in ws.clips]
+    labelled = ws.training_clips
     write_json(ws.run / "fit.json", {
         "clips": len(labelled), "sources": len({c.source for c in labelled}), "labels": [c.label for c in labelled],
         "hard_negatives": len(train) - len(labelled), "seeds": [ws.recipe.training.seed + k for k in range(len(trained.heads))],
@@ -88,10 +89,10 @@ def quiet_videos(ws: Workspace, stride: int | None) -> None:
         raise KitError("no ordinary videos: name a directory that holds some with --normal")
     trained, store = model.load(ws.run), ws.store_of(encoder_of(ws))
     store.prepare([quiet.whole(v) for v in ws.normal_videos], augment=False)
-    store.prepare(ws.clips, augment=True)
+    store.prepare(ws.training_clips, augment=True)
     ws.hard_negatives(store)
     trained = replace(trained, recipe=ws.recipe)
-    found = quiet.report(ws.recipe, trained, ws.clips, ws.normal_videos, store, ws.work, stride or ws.recipe.stride)
+    found = quiet.report(ws.recipe, trained, ws.training_clips, ws.normal_videos, store, ws.work, stride or ws.recipe.stride)
     write_json(ws.run / "quiet.json", found)
     for name, v in found["videos"].items():
         print(f"{name:<40} {60 * v['hours']:6.1f} min  highest {v['highest']:.3f}  alarms {v['alarms']}{'  (left out)' if v['left_out'] else ''}")
@@ -107,8 +108,8 @@ def export(ws: Workspace, out: Path, int8: bool) -> None:
     print(f"{out}: proven by the agent; {json.dumps(found)}")
 
 
-def judge(ws: Workspace, out: Path) -> list[str]:
-    """The run's model on the data by Python, and the exported one by `vedette evaluate`: where they differ."""
+def judge(ws: Workspace, out: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The run's model on the data by Python, the exported one by `vedette evaluate`, and where the two differ."""
     trained, store = model.load(ws.run), ws.store_of(encoder_of(ws))
     store.prepare(ws.clips, augment=False)
     judged = crossval.judge(trained, ws.clips, store)
@@ -116,7 +117,8 @@ def judge(ws: Workspace, out: Path) -> list[str]:
     mine = metrics.table(trained.recipe.classes, truth, p, [c.source for c in ws.clips])
     listing = ws.run / "judged.csv"
     clip_lists.write_csv(listing, ws.clips)
-    return package.agrees(mine, ws.agent.evaluate(listing, out))
+    agents = ws.agent.evaluate(listing, out)
+    return mine, agents, package.agrees(mine, agents)
 
 
 def quantized(ws: Workspace) -> None:

@@ -55,7 +55,7 @@ def reliability(path: Path, calibration: dict[str, Any]) -> None:
     figure, axis = plt.subplots(figsize=(5, 5))
     axis.plot([0, 1], [0, 1], color="gray", linestyle=":")
     for key, name in (("reliability_before", "before"), ("reliability_after", "after temperature scaling")):
-        rows = calibration[key]
+        rows = calibration[key] or []
         axis.plot([r["confidence"] for r in rows], [r["accuracy"] for r in rows], marker="o", label=name)
     axis.set(xlabel="probability of the predicted class", ylabel="part of the clips that are of it", xlim=(0, 1), ylim=(0, 1))
     axis.legend()

@@ -43,11 +43,18 @@ def figures(runs: list[list[Judged]], recipe: Recipe) -> dict[str, Any]:
             "at_threshold": {l: {k: _mean([r[l][k] for r in levels]) for k in ("sensitivity", "specificity")} for l in levels[0]}}
 
 
+def prepare(ws: Workspace, store: FeatureStore) -> None:
+    """Features of all clips, changed variants only of those that something is trained on."""
+    trained_on = {i for seed in ws.recipe.evaluation.fold_seeds for train, _ in ws.splits(seed) for i in train}
+    store.prepare([ws.clips[i] for i in sorted(trained_on)], augment=True)
+    store.prepare(ws.clips, augment=False)
+
+
 def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     """The whole report, written to the run's directory by the caller."""
     began = time.monotonic()
     store, recipe = ws.frozen_store, ws.recipe
-    store.prepare(ws.clips, augment=True)
+    prepare(ws, store)
     runs, histories = repetitions(ws, recipe, store, ws.hard_negatives(store))
     report = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
     report |= figures(runs, recipe)
@@ -90,7 +97,8 @@ def text(report: dict[str, Any]) -> str:
         if report["mean"][key] is not None:
             lines.append(f"  {key:<12} {report['mean'][key]:.3f} ± {report['spread'][key]:.3f}")
     c = report["calibration"]
-    lines.append(f"temperature {c['temperature']:.3f}; calibration error {c['ece_before']:.3f} before, {c['ece_after']:.3f} after")
+    after = "not known after it: one split" if c["ece_after"] is None else f"{c['ece_after']:.3f} after"
+    lines.append(f"temperature {c['temperature']:.3f}; calibration error {c['ece_before']:.3f} before, {after}")
     if d := report["detection"]:
         lines.append(f"events seen {d['seen']} of {d['events']}; delay {d['delay_s']}")
     return "\n".join(lines)

@@ -60,6 +60,11 @@ class Workspace:
         store.prepare(made, augment=True)
         return made
 
+    @property
+    def training_clips(self) -> list[Clip]:
+        """What the final model is fitted on: everything, but for the test part of a split that the data set came with."""
+        return [c for c in self.clips if c.split != "test"]
+
     def splits(self, seed: int) -> list[Split]:
         if self.split == "folds":
             return splits.folds(self.clips, self.recipe.evaluation.folds, seed)
