@@ -32,6 +32,9 @@ class Invented:
         x[:, 0] += 2.0 * path.name.startswith("f")
         return Sequence(x, np.arange(20) * 125.0, np.arange(20) == 0)
 
+    def prepare(self, clips, augment):
+        """Everything is there."""
+
     def variants(self, c):
         return [self.plain(c.path)] * 2
 
@@ -55,7 +58,7 @@ def test_it_learns_out_of_fold_and_the_same_again(activity, clips, tmp_path, kin
         pytest.importorskip("torch")
     recipe = small(activity, kind, learning_rate=0.02)
     store = Invented(recipe)
-    run = lambda work: crossval.run(recipe, clips, [], store, splits.folds(clips, 4, 0), 0, tmp_path / work)[0]
+    run = lambda work: crossval.run(recipe, clips, [], lambda _: store, splits.folds(clips, 4, 0), 0, tmp_path / work)[0]
     first, second = run("a"), run("b")
     assert {j.clip.name for j in first} == {c.name for c in clips}
     assert all((a.logits == b.logits).all() for a, b in zip(first, second)), "seeds decide everything"

@@ -4,7 +4,7 @@ The order in which the modules build on each other:
 
     errors, files          what goes wrong; digests and atomic writes
     recipe, classmap       what is to be made, of which labels
-    clips, ucf, verdicts   what it is made from
+    clips, ucf             what it is made from
     splits                 who may see what: one source is never on both sides
     agent                  the pixels, always those of `vedette`
     augment, features      what heads are trained on, cached

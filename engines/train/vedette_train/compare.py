@@ -1,7 +1,7 @@
 """Heads side by side: same features, same splits, same seeds."""
 import time
 from dataclasses import replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from . import report
 from .errors import KitError
@@ -21,7 +21,7 @@ def run(ws: Workspace, kinds: list[str], heads: int | None) -> list[dict[str, An
     always = ws.hard_negatives(store)
     rows = []
     for kind in kinds or KINDS:
-        recipe = replace(ws.recipe, head=replace(ws.recipe.head, kind=kind, heads=heads or ws.recipe.head.heads))
+        recipe = replace(ws.recipe, head=replace(ws.recipe.head, kind=cast(Any, kind), heads=heads or ws.recipe.head.heads))
         began = time.monotonic()
         runs, _ = report.repetitions(ws, recipe, store, always, title=kind)
         figures = report.figures(runs, recipe)

@@ -1,4 +1,5 @@
 """Every clip judged by a model that has never seen its source."""
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from .model import Trained, softmax
 from .progress import Progress
 from .recipe import Recipe
 from .splits import Split, refuse_leak
+
+
+StoreFor = Callable[[Many[Clip]], FeatureStore]
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,20 @@ def judge(trained: Trained, clips: Many[Clip], store: FeatureStore, fold: int = 
     return made
 
 
-def run(recipe: Recipe, clips: Many[Clip], always: Many[Clip], store: FeatureStore, splits: Many[Split], seed: int,
+def run(recipe: Recipe, clips: Many[Clip], always: Many[Clip], store_for: StoreFor, splits: Many[Split], seed: int,
         work: Path, title: str = "folds") -> tuple[list[Judged], list[History]]:
-    """Trains on each split's first part (and on `always`: hard negatives, of other sources) and judges the second."""
+    """Trains on each split's first part (and on `always`: hard negatives, of other sources) and judges the second.
+
+    `store_for` gives the features for a training part: always the same ones where the encoder is frozen; where it is
+    fine-tuned, those of an encoder that has seen this part alone.
+    """
     progress = Progress(title, len(splits))
     judged, histories = [], []
     for fold, (train, test) in enumerate(splits):
         part, held = [clips[i] for i in train] + list(always), [clips[i] for i in test]
         refuse_leak(part, held)
+        store = store_for(part)
+        store.prepare(held, augment=False)
         # With early stopping the held-out part is cut from the training part; otherwise the curves show the fold's own.
         fitted = fit(recipe, part, store, recipe.training.seed + 100 * (seed + 1), work, watch=held)
         judged += judge(fitted.trained, held, store, fold)

@@ -24,7 +24,8 @@ class Encoder(nn.Module):
         self.spec, self.view, self.kind = spec, view, KINDS[spec.kind]
         row = blocks(spec.kind)
         self.cuts = [_cut(c, len(row)) for c in spec.cuts]
-        self.blocks = nn.ModuleList(row[:max(n for n, _ in self.cuts) + 1])
+        self.row = row[:max(n for n, _ in self.cuts) + 1]
+        self.blocks = nn.ModuleList(self.row)            # the same blocks, for PyTorch to find their weights
         if spec.fine_tune_blocks > len(self.blocks):
             raise KitError(f"encoder.fine_tune_blocks is {spec.fine_tune_blocks}; up to its cut the encoder has {len(self.blocks)} blocks")
         with torch.inference_mode():
@@ -41,9 +42,9 @@ class Encoder(nn.Module):
         x = (x - torch.tensor(self.kind.mean)) / torch.tensor(self.kind.std)
         x = x.permute(0, 3, 1, 2).contiguous()
         found: dict[tuple[int, str], torch.Tensor] = {}
-        for n, block in enumerate(self.blocks):
+        for n, block in enumerate(self.row):
             y = x
-            for name, conv in zip(block.names, block.convs):
+            for name, conv in block.steps():
                 y = conv(y)
                 found[n, name] = y
             x = x + y if block.shortcut else y
@@ -85,12 +86,12 @@ def write(encoder: Encoder, path: Path, half: bool) -> None:
     x = g.to_half(g.add("Transpose", [x], "image", perm=[0, 3, 1, 2]))
     size = (encoder.view.height, encoder.view.width)
     found: dict[tuple[int, str], tuple[str, tuple[int, int]]] = {}
-    for n, block in enumerate(encoder.blocks):
+    for n, block in enumerate(encoder.row):
         y, y_size = x, size
-        for name, conv in zip(block.names, block.convs):
+        for name, conv in block.steps():
             weight, bias = conv.folded()
             pads, stride, kernel = conv.pads(*y_size), conv.conv.stride[0], conv.conv.kernel_size[0]
-            y_size = tuple((d + pads[i] + pads[i + 2] - kernel) // stride + 1 for i, d in enumerate(y_size))
+            y_size = ((y_size[0] + pads[0] + pads[2] - kernel) // stride + 1, (y_size[1] + pads[1] + pads[3] - kernel) // stride + 1)
             at = f"{n}_{name}"
             y = g.add("Conv", [y, g.weight(f"w{at}", weight), g.weight(f"b{at}", bias)], f"conv{at}", strides=[stride] * 2,
                       pads=list(pads), group=conv.conv.groups, kernel_shape=[kernel] * 2)

@@ -19,7 +19,7 @@ def digest_of(value: Any) -> str:
     return sha256_of(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside `path`, which then takes its name: an interrupted run leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -44,7 +44,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     def write(p: Path) -> None:
         with open(p, "wb") as f:
-            np.savez(f, **arrays)
+            np.savez(f, allow_pickle=False, **arrays)
     write_atomically(path, write)
 
 

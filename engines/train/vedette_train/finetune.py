@@ -6,7 +6,7 @@ Slow on a CPU. In cross-validation every fold tunes its own encoder, because one
 from collections.abc import Sequence as Many
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .recipe import Recipe
 from .windows import indices
 
 if TYPE_CHECKING:
+    from .crossval import StoreFor
     from .workspace import Workspace
 
 BATCH = 8                                                # windows; each is 16 views
@@ -33,11 +34,15 @@ class Views:
         return np.array(views).reshape(len(views), -1)
 
 
-def store_for(ws: "Workspace", train: Many[Clip], store: FeatureStore) -> FeatureStore:
-    """The store of the encoder that heads are fitted on: the frozen one, or one tuned on `train`."""
+def stores(ws: "Workspace", frozen: FeatureStore) -> "StoreFor":
+    """For each training part the store of the encoder that its heads are fitted on: the frozen one, or one tuned on it."""
+    if ws.recipe.encoder.fine_tune_blocks == 0:
+        return lambda _: frozen
+    return lambda train: _tuned(ws, train, frozen)
+
+
+def _tuned(ws: "Workspace", train: Many[Clip], store: FeatureStore) -> FeatureStore:
     recipe = ws.recipe
-    if recipe.encoder.fine_tune_blocks == 0:
-        return store
     key = digest_of([[c.name, c.label, c.span_ms, store.videos.of(c.path)] for c in train] + [asdict(recipe.training), asdict(recipe.augmentation)])
     directory = encoders.tuned(recipe, ws.cache, key)
     if not (directory / encoders.HALF).is_file():
@@ -64,8 +69,8 @@ def tune(recipe: Recipe, train: Many[Clip], views: FeatureStore, directory: Path
     for parameter in tuned:
         parameter.requires_grad_(True)
     steps = max(1, len(train) // BATCH)
-    optimiser = torch.optim.AdamW([{"params": tuned, "lr": spec.fine_tune_rate}, {"params": head.parameters()}], t.learning_rate,
-                                  weight_decay=t.weight_decay)
+    groups: list[dict[str, Any]] = [{"params": tuned, "lr": spec.fine_tune_rate}, {"params": list(head.parameters())}]
+    optimiser = torch.optim.AdamW(groups, t.learning_rate, weight_decay=t.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [spec.fine_tune_rate, t.learning_rate], total_steps=spec.fine_tune_epochs * steps)
     shape = (recipe.view.height, recipe.view.width, recipe.view.channels)
     names = list(recipe.classes)

@@ -1,5 +1,6 @@
 """Heads as one graph: the mean of the logits of every seed, divided by the temperature, as probabilities."""
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -81,7 +82,7 @@ def _recurrence(g: Graph, kind: str, k: int, head: dict[str, np.ndarray], x: str
     ways = ["", "_reverse"] if kind == "bilstm" else [""]
     state = head["recurrent.weight_hh_l0"].shape[1]
     bias = np.concatenate([stacked("bias_ih"), stacked("bias_hh")], 1)
-    attributes = {"direction": "bidirectional"} if kind == "bilstm" else {}
+    attributes: dict[str, Any] = {"direction": "bidirectional"} if kind == "bilstm" else {}
     if kind == "gru":
         attributes["linear_before_reset"] = 1            # PyTorch's form
     g.add("Transpose", [x], t("time_first"), perm=[1, 0, 2])

@@ -77,7 +77,7 @@ def intervals(figures: Any, sources: Sequence[str], seed: int = 0) -> dict[str, 
         drawn.append(figures(np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])))
     found: dict[str, Any] = {}
     for key in ("accuracy", "roc_auc", "specificity", "macro_f1"):
-        values = [d[key] for d in drawn if d[key] is not None]
+        values = [v for d in drawn if (v := d[key]) is not None]
         found[key] = [float(q) for q in np.quantile(values, [0.025, 0.975])] if 2 * len(values) >= RESAMPLES else None
     return found | {"groups": len(groups)}
 

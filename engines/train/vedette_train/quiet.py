@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .clips import Clip
-from .crossval import Judged
+from .crossval import Judged, StoreFor
 from .examples import judged_windows
 from .features import FeatureStore
 from .fit import fit
@@ -39,7 +39,7 @@ def episodes(times_ms: np.ndarray, above: np.ndarray, merge_ms: float) -> int:
     """Runs of windows above the threshold; those nearer to each other than `merge_ms` are one alarm to an operator."""
     last, count = -np.inf, 0
     for start, end in times_ms[above]:
-        count += start - last > merge_ms
+        count += int(start - last > merge_ms)
         last = max(last, end)
     return count
 
@@ -47,7 +47,7 @@ def episodes(times_ms: np.ndarray, above: np.ndarray, merge_ms: float) -> int:
 def alarming(probabilities: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Windows in which any class reaches its threshold."""
     at = np.array([np.inf if c == NORMAL else recipe.threshold(c) for c in recipe.classes])
-    return (probabilities >= at).any(1)
+    return np.any(probabilities >= at, axis=1)
 
 
 def false_alarms(trained: Trained, video: Path, store: FeatureStore, stride: int) -> dict[str, Any]:
@@ -62,21 +62,25 @@ def false_alarms(trained: Trained, video: Path, store: FeatureStore, stride: int
             "alarms_at": alarms, "alarms": episodes(times, alarming(p, recipe), merge)}
 
 
-def report(recipe: Recipe, trained: Trained, clips: Many[Clip], normal: Many[Path], store: FeatureStore, work: Path,
+def report(trained: Trained, clips: Many[Clip], normal: Many[Path], store: FeatureStore, store_for: StoreFor, work: Path,
            stride: int) -> dict[str, Any]:
-    """Each video scored by a model that was not trained on it: where it is a hard negative, one fitted without it."""
+    """Each video scored by a model that was not trained on it: where it is a hard negative, one fitted without it.
+    `store` is of `trained`'s encoder, `store_for` as in cross-validation."""
+    recipe = trained.recipe
     used = set(recipe.hard_negatives.videos)
     cut = {v: pieces(v, store, recipe) for v in normal if v.name in used}
     found: dict[str, Any] = {}
     for video in normal:
-        model = trained
+        model, own = trained, store
         if video.name in used:
             part = list(clips) + [p for v, of in cut.items() if v != video for p in of]
             refuse_leak(part, [whole(video)])
-            model = fit(recipe, part, store, recipe.training.seed, work).trained.calibrated(trained.temperature)
+            own = store_for(part)
+            own.prepare([whole(video)], augment=False)
+            model = fit(recipe, part, own, recipe.training.seed, work).trained.calibrated(trained.temperature)
         else:
             refuse_leak(clips, [whole(video)])
-        found[video.name] = false_alarms(model, video, store, stride) | {"left_out": video.name in used}
+        found[video.name] = false_alarms(model, video, own, stride) | {"left_out": video.name in used}
     hours = sum(f["hours"] for f in found.values())
     total = {level: sum(f["alarms_at"][level] for f in found.values()) for level in (f"{l:g}" for l in LEVELS)}
     return {"videos": found, "hours": hours, "stride": stride, "alarms_a_camera_hour": sum(f["alarms"] for f in found.values()) / hours,

@@ -221,7 +221,7 @@ def _build(kind: Any, value: Any, path: Path, where: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return _build(next(a for a in args if a is not type(None)), value, path, where)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise wrong("a table")
         hints = typing.get_type_hints(kind)

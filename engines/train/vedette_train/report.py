@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import calibration, crossval, metrics, quiet
+from . import calibration, crossval, finetune, metrics, quiet
 from .clips import Clip
 from .crossval import Judged
 from .features import FeatureStore
@@ -24,7 +24,7 @@ def repetitions(ws: Workspace, recipe: Recipe, store: FeatureStore, always: list
     """One list of judged clips for each fold seed."""
     runs, histories = [], []
     for seed in recipe.evaluation.fold_seeds:
-        judged, more = crossval.run(recipe, ws.clips, always, store, ws.splits(seed), seed, ws.work, f"{title}, seed {seed}")
+        judged, more = crossval.run(recipe, ws.clips, always, finetune.stores(ws, store), ws.splits(seed), seed, ws.work, f"{title}, seed {seed}")
         runs.append(judged)
         histories += more
     return runs, histories
@@ -56,7 +56,7 @@ def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     store, recipe = ws.frozen_store, ws.recipe
     prepare(ws, store)
     runs, histories = repetitions(ws, recipe, store, ws.hard_negatives(store))
-    report = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
+    report: dict[str, Any] = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
     report |= figures(runs, recipe)
     report["calibration"] = calibration.report(runs, recipe)
     report["detection"] = quiet.detection(runs[0], recipe, report["calibration"]["temperature"])

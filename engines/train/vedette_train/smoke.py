@@ -21,7 +21,7 @@ EACH = 2
 def recipe(base: Path, full: bool, classes: tuple[str, ...]) -> dict[str, Any]:
     """The pixel part is the base model's, whose encoder the light run takes; the full run looks at smaller views."""
     manifest = tomllib.loads((base / "manifest.toml").read_text())
-    made = {"name": "smoke", "version": "0.0.1", "classes": list(classes)}
+    made: dict[str, Any] = {"name": "smoke", "version": "0.0.1", "classes": list(classes)}
     made |= {k: manifest[k] for k in ("sample_fps", "window", "stride", "pixels", "view")}
     if full:
         made["view"] = made["view"] | {"width": 96, "height": 96}

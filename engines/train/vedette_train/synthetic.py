@@ -29,7 +29,9 @@ def pictures(kind: int, number: int) -> Iterator[np.ndarray]:
 def write(root: Path, classes: tuple[str, ...], each: int = 2) -> None:
     """`each` videos (2 or 3) of each folder that is not dropped by anybody, split files, an annotation, and a folder that
     the seed's class map drops."""
-    train, test, annotation = [], [], []
+    train: list[str] = []
+    test: list[str] = []
+    annotation: list[str] = []
     for kind, folder in enumerate([f for f in ucf.FOLDERS if f.replace("RoadAccidents", "Road Accidents") in classes] + ["Stealing", "Normal"]):
         for number in range(1, each + 1 if folder != "Stealing" else 2):
             if folder == "Normal":
