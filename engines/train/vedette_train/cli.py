@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
             p.add_argument("--full", action="store_true", help="with PyTorch: MobileNetV2 and an LSTM with attention")
             continue
         p.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a recipe of the kit, or a TOML file")
-        p.add_argument("--data", type=Path, required=True, metavar="PATH", help="clips.csv, or a folder of UCF-Crime")
+        p.add_argument("--data", type=Path, required=name != "export", metavar="PATH", help="clips.csv, or a folder of UCF-Crime")
         p.add_argument("--classmap", metavar="NAME|FILE", help="which label is which class [UCF-Crime: by the recipe's classes; CSV: none]")
         p.add_argument("--split", default="folds", choices=["folds", "holdout", "anomaly", "action-1", "action-2", "action-3", "action-4"],
                        help="how it is judged; the last five are UCF-Crime's own [folds]")
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from .workspace import Workspace
     path = RECIPES / f"{args.recipe}.toml"
     recipe = recipes.read(path if path.is_file() else Path(args.recipe))
-    ws = Workspace(recipe, args.data, args.classmap, args.split, args.cache, args.run or args.cache / "runs" / recipe.name,
+    ws = Workspace(recipe, args.data or Path("clips.csv"), args.classmap, args.split, args.cache, args.run or args.cache / "runs" / recipe.name,
                    args.vedette, args.threads, args.normal)
     ws.run.mkdir(parents=True, exist_ok=True)
     match args.command:

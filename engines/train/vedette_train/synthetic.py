@@ -7,7 +7,8 @@ import numpy as np
 from . import ucf
 from .video import encode
 
-WIDTH, HEIGHT, FPS, PICTURES = 240, 136, 16, 34          # 2.1 s: 17 frames at 8 a second, one window
+WIDTH, HEIGHT, FPS = 240, 136, 16
+PICTURES = (24, 34)                                      # in turn: 12 frames at 8 a second, which is padded, and 17, one window
 NORMAL_FOLDERS = ("Normal_Videos_event", "Training-Normal-Videos-Part-1", "Testing_Normal_Videos_Anomaly")
 
 
@@ -17,7 +18,7 @@ def pictures(kind: int, number: int) -> Iterator[np.ndarray]:
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     ground = rng.uniform(60, 160) + 20 * np.sin(x[..., None] / rng.uniform(15, 40) + np.arange(3)) + y[..., None] / 8
     colours, phase = rng.uniform(0, 255, (2, 3)), rng.uniform(0, 6, 2)
-    for n in range(PICTURES):
+    for n in range(PICTURES[number % 2]):
         picture = ground.copy()
         for k in range(2):
             angle = phase[k] + n * (0.05 + 0.05 * kind)
