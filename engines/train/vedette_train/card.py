@@ -73,13 +73,14 @@ def _figures(report: dict[str, Any]) -> str:
                       ("macro_f1", "macro F1")):
         interval = first["interval95"].get(key)
         around = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-        lines.append(f"| {name} | {number(report['mean'].get(key))} | {number(report['spread'].get(key))} | {around} |")
+        spread = number(report["spread"].get(key)) if len(report["repetitions"]) > 1 else "one repetition"
+        lines.append(f"| {name} | {number(report['mean'].get(key))} | {spread} | {around} |")
     lines += ["", "| first repetition | precision | recall | F1 | AUC | clips |", "|---|---|---|---|---|---|"]
     for name, r in list(first["per_class"].items()) + [("macro average", first["macro"]), ("weighted average", first["weighted"])]:
         auc = number(r["roc_auc"]) if "roc_auc" in r else ""
         lines.append(f"| {name} | {r['precision']:.3f} | {r['recall']:.3f} | {r['f1']:.3f} | {auc} | {r.get('support', first['clips'])} |")
     if rows := report.get("at_threshold"):
-        lines += ["", "| 1 - P(Normal) at least | recall of what is not Normal | specificity |", "|---|---|---|"]
+        lines += ["", "| calibrated 1 - P(Normal) at least | recall of what is not Normal | specificity |", "|---|---|---|"]
         lines += [f"| {level} | {number(r['sensitivity'])} | {number(r['specificity'])} |" for level, r in rows.items()]
     return "\n".join(lines)
 

@@ -32,15 +32,22 @@ def repetitions(ws: Workspace, recipe: Recipe, store: FeatureStore, always: list
 
 def figures(runs: list[list[Judged]], recipe: Recipe) -> dict[str, Any]:
     """Tables of the repetitions, their mean and their spread."""
-    tables, levels = [], []
+    tables = []
     for judged in runs:
         truth, p = crossval.clip_probabilities(judged, recipe)
         table = metrics.table(recipe.classes, truth, p, [j.clip.source for j in judged])
         tables.append(table | {"macro_f1": table["macro"]["f1"]})
+    return {"repetitions": tables, "mean": _over(tables, np.mean), "spread": _over(tables, np.std)}
+
+
+def at_thresholds(runs: list[list[Judged]], recipe: Recipe, temperature: float) -> dict[str, dict[str, float | None]]:
+    """What thresholds would have given, mean over repetitions, with the temperature that thresholds are applied after."""
+    levels = []
+    for judged in runs:
+        truth, p = crossval.clip_probabilities(judged, recipe, temperature)
         alarm, is_alarm = 1 - p[:, recipe.normal], truth != recipe.normal
         levels.append({f"{l:g}": {"sensitivity": _share(alarm[is_alarm] >= l), "specificity": _share(alarm[~is_alarm] < l)} for l in LEVELS})
-    return {"repetitions": tables, "mean": _over(tables, np.mean), "spread": _over(tables, np.std),
-            "at_threshold": {l: {k: _mean([r[l][k] for r in levels]) for k in ("sensitivity", "specificity")} for l in levels[0]}}
+    return {l: {k: _mean([r[l][k] for r in levels]) for k in ("sensitivity", "specificity")} for l in levels[0]}
 
 
 def prepare(ws: Workspace, store: FeatureStore) -> None:
@@ -59,6 +66,7 @@ def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     report: dict[str, Any] = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
     report |= figures(runs, recipe)
     report["calibration"] = calibration.report(runs, recipe)
+    report["at_threshold"] = at_thresholds(runs, recipe, report["calibration"]["temperature"])
     report["detection"] = quiet.detection(runs[0], recipe, report["calibration"]["temperature"])
     report["seconds"] = time.monotonic() - began
     save_out_of_fold(run, runs, recipe)

@@ -75,14 +75,12 @@ class Workspace:
     @property
     def protocol(self) -> str:
         """What the split is, in words."""
-        e, clips_ = self.recipe.evaluation, self.clips
-        about = f"{len(clips_)} clips of {len({c.source for c in clips_})} sources"
-        repeated = f"{len(e.fold_seeds)} times with other splits and other seeds"
-        if self.split == "folds":
-            return f"{e.folds} folds by source video, {repeated}; {about}. A clip's probabilities are those of its window with the highest 1 - P(Normal)."
-        if self.split == "holdout":
-            return f"80/20 by source video, {repeated}; {about}. A clip's probabilities are those of its window with the highest 1 - P(Normal)."
-        return f"UCF-Crime's split {self.split}, {len(e.fold_seeds)} times with other seeds; {about}. A video's probabilities are those of its window with the highest 1 - P(Normal)."
+        e, sources = self.recipe.evaluation, len({c.source for c in self.clips})
+        what = {"folds": f"{e.folds} folds by source video", "holdout": "80/20 by source video"}.get(self.split, f"UCF-Crime's split {self.split}")
+        times = len(e.fold_seeds)
+        repeated = "once" if times == 1 else f"{times} times with other seeds" + (" and other splits" if self.split in ("folds", "holdout") else "")
+        return (f"{what}, {repeated}; {len(self.clips)} clips of {sources} sources. A clip's probabilities are those of its window with the highest "
+                "1 - P(Normal).")
 
 
 def read_data(data: Path, recipe: Recipe, name: str | None, split: str | None) -> list[Clip]:
