@@ -80,6 +80,16 @@ def test_a_csv_says_all_that_is_wrong_with_it(tmp_path):
         clips.read_csv(path, classes)
 
 
+def test_every_clip_needs_its_group(tmp_path):
+    listing = tmp_path / "groups.csv"
+    of = [clips.Clip(tmp_path / n, n, "Normal", n) for n in ("a.mp4", "b.mp4")]
+    listing.write_text("clip,group\na.mp4,night\nb.mp4,day\n")
+    assert clips.read_groups(listing, of) == {"a.mp4": "night", "b.mp4": "day"}
+    listing.write_text("clip,group\na.mp4,night\n")
+    with pytest.raises(KitError, match="says no group of b.mp4"):
+        clips.read_groups(listing, of)
+
+
 def test_a_written_list_is_read_again(tmp_path):
     touch(tmp_path, "x/a.mp4")
     made = [clips.Clip(tmp_path / "x/a.mp4", "a", "Normal", "v")]

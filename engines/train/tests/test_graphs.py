@@ -61,8 +61,9 @@ def test_what_was_trained_is_kept(activity, tmp_path):
 
 
 ENCODERS = [
-    Spec("mobilenet_v2", ("17",), "difference", 4.0),
-    Spec("mobilenet_v2", ("13", "17"), "difference", 2.0, noise_floor=3.0, curve=0.5, moments=2),
+    Spec("mobilenet_v2", ("17",), "difference", "none", (4.0, 4.0, 4.0)),
+    Spec("mobilenet_v2", ("18",), "difference", "max", (2.0, 4.0, 8.0)),
+    Spec("mobilenet_v2", ("13", "17"), "difference", "mean", (2.0, 2.0, 2.0), noise_floor=3.0, curve=0.5, moments=2),
     Spec("mobilenet_v2", ("14.expand",), "difference", curve=0.7),
     Spec("efficientnet_lite0", ("16",), "rgb"),
 ]

@@ -27,7 +27,7 @@ def test_shipped_recipes_are_read_and_written_again(path, tmp_path):
 
 
 @pytest.mark.parametrize("old, new, said", [
-    ("gain = 4.0", "gian = 4.0", "unknown key encoder.gian"),
+    ("gain = [4.0", "gian = [4.0", "unknown key encoder.gian"),
     ("[pixels]", "[pixles]", "unknown key pixles"),
     ("window = 16", "", "window is missing"),
     ("window = 16", "window = 1", "window has to be 2 to 64"),

@@ -42,7 +42,7 @@ def fields(trained: Trained, run: Path, model: Path) -> dict[str, Any]:
         "per_class": ", ".join(f"{c}: {counts[c]}" for c in recipe.classes),
         "hard_negatives": f", and {made['hard_negatives']} pieces of ordinary video as Normal" if made.get("hard_negatives") else "",
         "protocol": report.get("protocol", NOT_MEASURED), "figures": _figures(report), "confusion": _confusion(report),
-        "calibration": _calibration(report), "quiet": _quiet(quiet, recipe), "detection": _detection(report),
+        "calibration": _calibration(report), "groups": _groups(report), "quiet": _quiet(quiet, recipe), "detection": _detection(report),
         "making": _making(made, report, recipe), "limits": _words(run, "limits", LIMITS),
     }
 
@@ -101,6 +101,16 @@ def _calibration(report: dict[str, Any]) -> str:
         f"{c['ece_after']:.3f} after, each fold scaled by a temperature fitted on the others")
     return (f"Temperature {c['temperature']:.3f}, fitted on logits of clips whose sources were held out. Expected calibration error (ten bins) "
             f"{c['ece_before']:.3f} before, {after}.")
+
+
+def _groups(report: dict[str, Any]) -> str:
+    groups = report.get("groups")
+    if not groups:
+        return "By group: not measured, nothing else is known of the clips."
+    lines = ["| group | clips | sources | AUC | recall of what is not Normal | specificity |", "|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {g['clips']:.0f} | {g['sources']:.0f} | {number(g['roc_auc'])} | {number(g['sensitivity'])} | {number(g['specificity'])} |"
+              for name, g in groups.items()]
+    return "\n".join(lines)
 
 
 def _quiet(quiet: dict[str, Any], recipe: Recipe) -> str:

@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--run", type=Path, metavar="DIR", help="what is found out goes here [CACHE/runs/RECIPE]")
         if name == "clips":
             p.add_argument("--out", type=Path, metavar="CSV")
+        if name == "evaluate":
+            p.add_argument("--groups", type=Path, metavar="CSV", help="clip,group: figures of each group by itself as well")
         if name == "compare":
             p.add_argument("--kinds", default="", metavar="A,B", help="heads to compare [all]")
             p.add_argument("--heads", type=int, metavar="N", help="seeds averaged [the recipe's]")
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     path = RECIPES / f"{args.recipe}.toml"
     recipe = recipes.read(path if path.is_file() else Path(args.recipe))
     ws = Workspace(recipe, args.data or Path("clips.csv"), args.classmap, args.split, args.cache, args.run or args.cache / "runs" / recipe.name,
-                   args.vedette, args.threads, args.normal)
+                   args.vedette, args.threads, args.normal, getattr(args, "groups", None))
     ws.run.mkdir(parents=True, exist_ok=True)
     match args.command:
         case "clips": commands.clips(ws, args.out)

@@ -59,6 +59,21 @@ def read_csv(path: Path, classes: ClassMap) -> list[Clip]:
     return clips
 
 
+def read_groups(path: Path, clips: Iterable[Clip]) -> dict[str, str]:
+    """`clip,group`: what else is known of each clip (resolution, viewpoint, light), to judge each group by itself."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            rows = list(csv.DictReader(f))
+    except OSError as e:
+        raise KitError(f"{path}: cannot be read: {e.strerror}") from None
+    if rows and not {"clip", "group"} <= set(rows[0]):
+        raise KitError(f"{path}, line 1: the header must be clip,group")
+    found = {r["clip"].strip(): r["group"].strip() for r in rows}
+    if missing := [c.name for c in clips if c.name not in found]:
+        raise KitError(f"{path}: says no group of {missing[0]}" + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else ""))
+    return found
+
+
 def write_csv(path: Path, clips: Iterable[Clip]) -> None:
     """What `vedette evaluate --data` takes. Paths are written relative to the file where they lie below it."""
     with open(path, "w", newline="") as f:

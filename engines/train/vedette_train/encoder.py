@@ -35,8 +35,10 @@ class Encoder(nn.Module):
     def forward(self, view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         s, x = self.spec, view.to(torch.float32)
         if s.input == "difference":
-            x = ((x[..., :3] - x[..., 3:]).abs() - s.noise_floor).clamp(min=0)
-            x = (s.gain * x).clamp(max=WHITE)
+            x = (x[..., :3] - x[..., 3:]).abs()
+            if s.gray != "none":
+                x = x.amax(-1, keepdim=True) if s.gray == "max" else x.mean(-1, keepdim=True)
+            x = (torch.tensor(s.gain) * (x - s.noise_floor).clamp(min=0)).clamp(max=WHITE)
             if s.curve != 1:
                 x = WHITE * (x / WHITE) ** s.curve
         x = (x - torch.tensor(self.kind.mean)) / torch.tensor(self.kind.std)
@@ -72,6 +74,8 @@ def write(encoder: Encoder, path: Path, half: bool) -> None:
     if s.input == "difference":
         g.add("Split", [x, g.const("three", [3, 3], np.int64)], ["now", "before"], axis=3)
         x = g.add("Abs", [g.add("Sub", ["now", "before"], "moved")], "difference")
+        if s.gray != "none":
+            x = g.add("ReduceMax" if s.gray == "max" else "ReduceMean", [x], "gray", axes=[3], keepdims=1)
         if s.noise_floor > 0:
             x = g.add("Relu", [g.add("Sub", [x, g.const("noise_floor", s.noise_floor)], "above_noise")], "signal")
         x = g.add("Mul", [x, g.const("gain", s.gain)], "amplified")

@@ -10,7 +10,7 @@ from .errors import KitError
 OPSETS = range(13, 18)
 ALLOWED = frozenset("""
     Abs Add AveragePool Cast Clip Concat Conv DequantizeLinear Div Gemm GRU LSTM MatMul Max Min Mul Pow QuantizeLinear
-    ReduceMean Relu Reshape Softmax Split Sqrt Squeeze Sub Sum Transpose
+    ReduceMax ReduceMean Relu Reshape Softmax Split Sqrt Squeeze Sub Sum Transpose
 """.split())
 WEIGHTS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32}
 

@@ -39,21 +39,28 @@ def export(trained: Trained, encoder_dir: Path, agent: Agent, run: Path, out: Pa
             shutil.copyfile(int8, model / "encoder.int8.onnx")
         for graph in model.glob("*.onnx"):
             operators.check(graph)
-        reference, single, half = golden(trained, encoder_dir, agent, model, has_half)
-        tolerances = checks.tolerances(single, half)
-        found = {"reference": reference.by, "fp32": single, "fp16": half, "tolerances": tolerances}
+        reference = golden(trained, encoder_dir, agent, model)
+        single = checks.single(model, reference, recipe.window)
+        measured: dict[str, dict[str, float]] = {}
+        if has_half:
+            measured["fp16"] = checks.half(model, reference, recipe.window, trained, encoder_dir)
+        if int8 is not None:
+            measured["int8"] = checks.int8(model, reference, recipe.window)
+        tolerances = checks.tolerances(measured)
+        found = {"reference": reference.by, "fp32": single} | measured | {"tolerances": tolerances}
         write_json(run / "export.json", found)
         card.write(model / "CARD.md", trained, run)
         write_text(model / "manifest.toml", HEADER + toml_text(manifest(trained, model, tolerances)))
-        agent.run("replay", model / "golden" / "clip.mp4", "--model", model)     # it proves the model before it looks
+        for precision in tolerances:                     # it proves the model before it looks
+            agent.run("replay", model / "golden" / "clip.mp4", "--model", model, "--precision", precision)
         if out.exists():
             shutil.rmtree(out)
         model.rename(out)
     return found
 
 
-def golden(trained: Trained, encoder_dir: Path, agent: Agent, model: Path, has_half: bool) -> tuple[checks.Reference, dict, dict | None]:
-    """Writes golden/, and what the checks found on it."""
+def golden(trained: Trained, encoder_dir: Path, agent: Agent, model: Path) -> checks.Reference:
+    """Writes golden/."""
     directory = model / "golden"
     directory.mkdir()
     golden_clip.render(directory / "clip.mp4")
@@ -74,10 +81,7 @@ def golden(trained: Trained, encoder_dir: Path, agent: Agent, model: Path, has_h
                "frame": [{"file": f"golden/frame-{n:02}.png", "at_ms": at, "view_sha256": sha256_of(view.tobytes())}
                          for n, (at, view) in enumerate(zip(times, views))]}
     write_text(directory / "golden.toml", toml_text(listing))
-    window = trained.recipe.window
-    single = checks.single(model, reference, window)
-    half = checks.half(model, reference, window, trained, encoder_dir) if has_half else None
-    return reference, single, half
+    return reference
 
 
 def manifest(trained: Trained, model: Path, tolerances: dict[str, dict[str, float]]) -> dict[str, Any]:

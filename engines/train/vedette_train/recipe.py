@@ -52,7 +52,8 @@ class Encoder:
     kind: Literal["mobilenet_v2", "efficientnet_lite0", "model"]
     cuts: tuple[str, ...] = ()                           # blocks whose outputs are the features: "17", or "14.expand"
     input: Literal["rgb", "difference"] = "rgb"          # of a pair: how much it moved; or this frame alone
-    gain: float = 1.0                                    # of a difference, which is cut at 255
+    gray: Literal["none", "mean", "max"] = "none"        # of a difference: one for all three colours, or each its own
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)            # of a difference, for each input channel; cut at 255
     noise_floor: float = 0.0                             # of a difference, in gray levels, taken off before the gain
     curve: float = 1.0                                   # exponent of a difference over 0 to 1; 0.5 shows small ones better
     moments: Literal[1, 2] = 1                           # 2: map holds the squares too, so that the head knows the spread

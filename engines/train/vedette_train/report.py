@@ -50,6 +50,22 @@ def at_thresholds(runs: list[list[Judged]], recipe: Recipe, temperature: float) 
     return {l: {k: _mean([r[l][k] for r in levels]) for k in ("sensitivity", "specificity")} for l in levels[0]}
 
 
+def by_group(runs: list[list[Judged]], recipe: Recipe, groups: dict[str, str]) -> dict[str, dict[str, float | None]]:
+    """The figures within each group of clips, mean over repetitions."""
+    found: dict[str, dict[str, float | None]] = {}
+    for group in sorted(set(groups.values())):
+        tables = []
+        for judged in runs:
+            inside = [j for j in judged if groups[j.clip.name] == group]
+            truth, p = crossval.clip_probabilities(inside, recipe)
+            alarm, said = truth != recipe.normal, p.argmax(1) != recipe.normal
+            tables.append({"roc_auc": metrics.roc_auc(1 - p[:, recipe.normal], alarm), "sensitivity": _share(said[alarm]),
+                           "specificity": _share(~said[~alarm])})
+        found[group] = {"clips": float(len(inside)), "sources": float(len({j.clip.source for j in inside}))} | {
+            k: _mean([t[k] for t in tables]) for k in tables[0]}
+    return found
+
+
 def prepare(ws: Workspace, store: FeatureStore) -> None:
     """Features of all clips, changed variants only of those that something is trained on."""
     trained_on = {i for seed in ws.recipe.evaluation.fold_seeds for train, _ in ws.splits(seed) for i in train}
@@ -60,13 +76,14 @@ def prepare(ws: Workspace, store: FeatureStore) -> None:
 def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     """The whole report, written to the run's directory by the caller."""
     began = time.monotonic()
-    store, recipe = ws.frozen_store, ws.recipe
+    store, recipe, groups = ws.frozen_store, ws.recipe, ws.groups
     prepare(ws, store)
     runs, histories = repetitions(ws, recipe, store, ws.hard_negatives(store))
     report: dict[str, Any] = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
     report |= figures(runs, recipe)
     report["calibration"] = calibration.report(runs, recipe)
     report["at_threshold"] = at_thresholds(runs, recipe, report["calibration"]["temperature"])
+    report["groups"] = by_group(runs, recipe, groups)
     report["detection"] = quiet.detection(runs[0], recipe, report["calibration"]["temperature"])
     report["seconds"] = time.monotonic() - began
     save_out_of_fold(run, runs, recipe)

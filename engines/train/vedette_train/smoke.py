@@ -25,7 +25,7 @@ def recipe(base: Path, full: bool, classes: tuple[str, ...]) -> dict[str, Any]:
     made |= {k: manifest[k] for k in ("sample_fps", "window", "stride", "pixels", "view")}
     if full:
         made["view"] = made["view"] | {"width": 96, "height": 96}
-        made["encoder"] = {"kind": "mobilenet_v2", "cuts": ["17"], "input": "difference" if made["view"]["frames"] == "pair" else "rgb", "gain": 4.0}
+        made["encoder"] = {"kind": "mobilenet_v2", "cuts": ["17"], "input": "difference" if made["view"]["frames"] == "pair" else "rgb", "gain": [4.0, 4.0, 4.0]}
         made["head"] = {"kind": "lstm_attention", "heads": 2}
     else:
         made["encoder"] = {"kind": "model", "model": str(base.resolve())}

@@ -24,6 +24,7 @@ class Workspace:
     vedette: str
     threads: int
     normal: Path | None                                  # directory of ordinary videos
+    groups_file: Path | None = None                      # `clip,group`
 
     @property
     def work(self) -> Path:
@@ -64,6 +65,10 @@ class Workspace:
     def training_clips(self) -> list[Clip]:
         """What the final model is fitted on: everything, but for the test part of a split that the data set came with."""
         return [c for c in self.clips if c.split != "test"]
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        return clips.read_groups(self.groups_file, self.clips) if self.groups_file else {}
 
     def splits(self, seed: int) -> list[Split]:
         if self.split == "folds":
