@@ -10,7 +10,7 @@ SECONDS_MAX ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## install what building, testing and the demo need (apt, pip, cargo-nextest); idempotent
+setup: ## install what building, testing and the demo need (apt, pip); idempotent
 	@deploy/dev/setup.sh
 
 demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4 or RTSP=rtsp://...)
@@ -18,7 +18,7 @@ demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, inciden
 	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 
 test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
-	cargo nextest run --no-fail-fast
+	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
 
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
