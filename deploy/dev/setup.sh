@@ -33,12 +33,11 @@ done
 if python3 -m pip --version >/dev/null 2>&1; then missing=("${missing[@]/python3-pip/}"); fi
 read -ra missing <<<"${missing[*]:-}"
 if [ ${#missing[@]} -gt 0 ]; then
-    by_hand="have root run this, then run make again:
-  apt-get update && apt-get install --no-install-recommends ${missing[*]}"
-    [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
-        die "packages are missing, and you are not root and have no sudo; $by_hand"
     say "installing from apt: ${missing[*]}"
-    as_root apt-get update -qq || die "apt-get update failed, see above; if you may not use sudo, $by_hand"
+    [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && sudo true; } ||
+        die "you are neither root nor allowed to use sudo; have root run this, then run make again:
+  apt-get update && apt-get install --no-install-recommends ${missing[*]}"
+    as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     # Debian starts a broker of its own with the package; ours are started by the demo and the tests.
     if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" mosquitto "* ]]; then
