@@ -14,7 +14,7 @@ setup: ## install what building, testing and the demo need (apt, pip); idempoten
 	@deploy/dev/setup.sh
 
 demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4 or RTSP=rtsp://...)
-	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	@cargo build --bin vedette
 	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 
 test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
