@@ -1,7 +1,7 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit bench build clean-demo
+.PHONY: help setup demo test lint audit bench build clean-demo train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
@@ -20,6 +20,7 @@ demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, inciden
 test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
 	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
+	@$(MAKE) --no-print-directory train-smoke
 
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
 	cargo fmt --check
@@ -35,3 +36,19 @@ build: setup ## the release binary, target/release/vedette
 
 bench: build ## measure what the README claims; writes benches/RESULTS.md with this machine's name
 	@benches/run.sh
+
+# The training kit (engines/train). MODEL: the model directory whose encoder and pixels the smoke test takes.
+MODEL ?= engines/interim
+TRAIN := PYTHONPATH=engines/train .cache/train/venv/bin/python
+
+train-setup: ## the training kit's own Python environment with PyTorch, in .cache/train/venv (some 6 GB); idempotent
+	@engines/train/setup.sh full
+
+train-smoke: ## the training kit without PyTorch: ten classes of generated clips, trained, exported, judged by the agent
+	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	@engines/train/smoke.sh target/debug/vedette $(MODEL)
+
+train-test: train-setup ## the training kit's tests, and its smoke run with PyTorch
+	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	$(TRAIN) -m pytest -q engines/train/tests -p no:cacheprovider
+	$(TRAIN) -m vedette_train smoke --full --vedette target/debug/vedette --model $(MODEL)

@@ -52,6 +52,9 @@ pub enum Decode {
     FlatOut,
 }
 
+/// Threads of one decoder; each holds pictures of its own.
+const DECODERS_MOST: usize = 8;
+
 /// A software decoder for streams of this description.
 pub fn decoder(caps: &gst::CapsRef, how: Decode, place: &str) -> Result<gst::Element, CaptureError> {
     let name = caps.structure(0).map_or("", |s| s.name().as_str());
@@ -74,12 +77,16 @@ pub fn decoder(caps: &gst::CapsRef, how: Decode, place: &str) -> Result<gst::Ele
     set_if_known(&decoder, "discard-corrupted-frames", "true");
     // Every picture is wanted; which of them count is the tap's decision alone.
     set_if_known(&decoder, "qos", "false");
-    if how == Decode::Promptly {
+    match how {
         // Decoding several pictures at once holds each one back by as many pictures as there are threads.
-        if decoder.find_property("thread-type").is_some() {
+        Decode::Promptly if decoder.find_property("thread-type").is_some() => {
             set_if_known(&decoder, "thread-type", "slice");
-        } else {
-            set_if_known(&decoder, "max-threads", "1");
+        }
+        Decode::Promptly => set_if_known(&decoder, "max-threads", "1"),
+        // One processor is the consumer's; with more threads than the rest, decoding costs more and is no sooner done.
+        Decode::FlatOut => {
+            let others = std::thread::available_parallelism().map_or(1, |n| n.get() - 1).clamp(1, DECODERS_MOST);
+            set_if_known(&decoder, "max-threads", &others.to_string());
         }
     }
     Ok(decoder)

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::config::ConfigError;
+use crate::agent::config::{ConfigError, Precision};
 use crate::agent::infer::input::Input;
 use crate::agent::run::clips_csv::ClipsError;
 use crate::agent::run::offline::{self, OfflineError, Options};
@@ -81,6 +81,10 @@ struct ModelArgs {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 
+    /// Which of the model's networks run; a model's card says which it has
+    #[arg(long, value_name = "P", default_value = "fp32", value_parser = precision)]
+    precision: Precision,
+
     /// CPU threads for the encoder
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
@@ -92,7 +96,8 @@ impl ModelArgs {
             Some(dir) => dir.clone(),
             None => offline::default_model()?,
         };
-        Ok(Options { model, threads: self.threads.into(), sample_fps, stride: stride.map(usize::from) })
+        let (precision, threads) = (self.precision, self.threads.into());
+        Ok(Options { model, precision, threads, sample_fps, stride: stride.map(usize::from) })
     }
 }
 
@@ -119,6 +124,12 @@ impl InputArgs {
         let text = std::fs::read_to_string(recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
         Ok(Input::parse(recipe, &text)?)
     }
+}
+
+/// A precision on the command line.
+fn precision(text: &str) -> Result<Precision, String> {
+    let found = Precision::ALL.iter().find(|(word, _)| *word == text);
+    found.map(|(_, precision)| *precision).ok_or_else(|| "expected fp32, fp16 or int8".into())
 }
 
 /// A rate on the command line.

@@ -136,9 +136,10 @@ impl Changes {
         self.at_restart("paths.runtime_dir", *runtime_dir != new.runtime_dir);
     }
 
-    fn of_model(&mut self, Model { dir, threads, stride, onnxruntime }: &Model, new: &Model) {
+    fn of_model(&mut self, Model { dir, threads, precision, stride, onnxruntime }: &Model, new: &Model) {
         self.at_restart("model.dir", *dir != new.dir);
         self.at_restart("model.threads", *threads != new.threads);
+        self.at_restart("model.precision", *precision != new.precision);
         self.at_restart("model.stride", *stride != new.stride);
         self.at_restart("model.onnxruntime", *onnxruntime != new.onnxruntime);
     }

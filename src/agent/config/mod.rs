@@ -100,10 +100,42 @@ pub struct Model {
     pub dir: PathBuf,
     /// `threads`: CPU threads for the encoder, 1 to 64; default 1.
     pub threads: usize,
+    /// `precision`: which of the model's networks run, `fp32`, `fp16` or `int8`; default `fp32`.
+    pub precision: Precision,
     /// `stride`: sampled frames from one window to the next, 1 to 16; default the manifest's.
     pub stride: Option<usize>,
     /// `onnxruntime`: path of libonnxruntime.so; default: searched for (see `infer::onnx`).
     pub onnxruntime: Option<PathBuf>,
+}
+
+/// What a model's networks compute in. A model carries some or all of them; its manifest says how far each may be from its
+/// golden vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point.
+    Fp32,
+    /// 16-bit floating point, where the graph says so (strongly typed).
+    Fp16,
+    /// The encoder's convolutions in 8-bit integers, for processors without floating-point units to spare; the head is
+    /// that of FP32.
+    Int8,
+}
+
+impl Precision {
+    /// All of them, with their words.
+    pub const ALL: [(&'static str, Precision); 3] =
+        [("fp32", Precision::Fp32), ("fp16", Precision::Fp16), ("int8", Precision::Int8)];
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Int8 => "int8",
+        })
+    }
 }
 
 /// `[[camera]]`

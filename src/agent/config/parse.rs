@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::kind::{fraction, integer, name, seconds};
+use super::kind::{choice, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, camera, files, mqtt};
+use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, camera, files, mqtt};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -102,9 +102,10 @@ fn paths(s: &mut Section<'_>, base_dir: &Path) -> Option<Paths> {
 fn model(s: &mut Section<'_>, base_dir: &Path) -> Option<Model> {
     let dir = s.or_text("dir", "/usr/share/vedette/models/default", files::model_dir(base_dir));
     let threads = s.or("threads", 1, integer(1..=64, None).map(|n| n as usize));
+    let precision = s.or("precision", Precision::Fp32, choice(Precision::ALL));
     let stride = s.optional("stride", integer(1..=16, None).map(|n| n as usize));
     let onnxruntime = s.optional("onnxruntime", files::file(base_dir));
-    Some(Model { dir: dir?, threads: threads?, stride: stride?, onnxruntime: onnxruntime? })
+    Some(Model { dir: dir?, threads: threads?, precision: precision?, stride: stride?, onnxruntime: onnxruntime? })
 }
 
 fn incident(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Incident> {

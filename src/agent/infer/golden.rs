@@ -349,8 +349,10 @@ pub(super) mod tests {
 
     #[test]
     fn a_precision_without_tolerance_is_not_trusted() {
-        let tiny = Tiny::new().with_golden().edited("fp32 = {", "fp16 = {");
-        assert!(matches!(prove(&tiny), Err(ProofError::NoTolerance { .. })));
+        let tiny = Tiny::new().with_golden();
+        let mut fp32 = test_model::load(&tiny.open().1);
+        let (_dir, model) = tiny.edited("fp32 = {", "fp16 = {").open();
+        assert!(matches!(model.prove(&mut fp32), Err(ProofError::NoTolerance { .. })));
     }
 
     /// The model that is in the repository: from its golden clip through capture, view, encoder and head.

@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use semver::Version;
 use serde::Deserialize;
 
+pub use crate::agent::config::Precision;
+
 use super::input::{Input, Pixels, ViewSpec};
 use crate::contract::alert::NORMAL;
 
@@ -18,25 +20,6 @@ use crate::contract::alert::NORMAL;
 pub const MANIFEST: &str = "manifest.toml";
 /// The kind of model that this agent classifies with.
 pub const CNN_LSTM: &str = "cnn-lstm";
-
-/// What a network computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floating point.
-    Fp32,
-    /// 16-bit floating point.
-    Fp16,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-        })
-    }
-}
 
 /// `manifest.toml`, validated.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

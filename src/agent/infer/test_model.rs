@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::manifest::MANIFEST;
+use super::manifest::{MANIFEST, Precision};
 use super::model::Model;
 use super::view::ViewState;
 use super::{Engine, onnx};
@@ -144,7 +144,7 @@ impl Tiny {
 /// The CPU engine of a model. ONNX Runtime is part of a checkout (`make setup`): without it the tests fail, and
 /// the error says so.
 pub fn load(model: &Model) -> Engine {
-    onnx::load(model, 1, None).unwrap_or_else(|e| panic!("{}", crate::base::error::Chain(&e)))
+    onnx::load(model, Precision::Fp32, 1, None).unwrap_or_else(|e| panic!("{}", crate::base::error::Chain(&e)))
 }
 
 /// An 8-bit RGB PNG.

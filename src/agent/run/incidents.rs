@@ -8,6 +8,7 @@
 //! from there, so that a clock that is stepped in the middle changes neither order nor durations.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -144,22 +145,27 @@ impl Worker {
 
     /// Runs until the inbox is closed and empty, then closes what is open.
     pub fn run(mut self, beat: &Beat) {
-        loop {
+        while self.round().is_continue() {
             beat.beat();
-            match self.parts.inbox.0.pop(TICK) {
-                Popped::Item(work) => self.take(work),
-                Popped::TimedOut => {}
-                Popped::Closed => break,
-            }
-            // Also while scores never stop coming: tests close by the clock.
-            let now = self.parts.clock.now();
-            if now.since(self.ticked) >= TICK {
-                self.ticked = now;
-                self.step(Input::Tick);
-            }
         }
         self.step(Input::Stop);
         beat.end();
+    }
+
+    /// Waits for work and does it; a break: none will come.
+    fn round(&mut self) -> ControlFlow<()> {
+        match self.parts.inbox.0.pop(TICK) {
+            Popped::Item(work) => self.take(work),
+            Popped::TimedOut => {}
+            Popped::Closed => return ControlFlow::Break(()),
+        }
+        // Also while scores never stop coming: tests close by the clock.
+        let now = self.parts.clock.now();
+        if now.since(self.ticked) >= TICK {
+            self.ticked = now;
+            self.step(Input::Tick);
+        }
+        ControlFlow::Continue(())
     }
 
     fn take(&mut self, work: Work) {
@@ -266,3 +272,6 @@ fn tell(transition: &Transition) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::agent::capture::{self, CaptureError, FileSummary, Frame, FrameTap};
-use crate::agent::config::{self, CameraId};
+use crate::agent::config::{self, CameraId, Precision};
 use crate::agent::incident::{Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::classifier::{self, Classifier, InferError};
 use crate::agent::infer::golden::ProofError;
@@ -26,6 +26,8 @@ use crate::contract::alert::{ModelRef, NORMAL};
 pub struct Options {
     /// Model directory.
     pub model: PathBuf,
+    /// Which of the model's networks.
+    pub precision: Precision,
     /// CPU threads for the encoder.
     pub threads: usize,
     /// Frames a second; none: the model's.
@@ -92,10 +94,15 @@ pub fn open_model(dir: &Path) -> Result<Model, LoadError> {
 }
 
 /// Loads a model's networks and proves them against its golden vectors.
-pub fn load_engine(model: &Model, threads: usize, onnxruntime: Option<&Path>) -> Result<Engine, LoadError> {
+pub fn load_engine(
+    model: &Model,
+    precision: Precision,
+    threads: usize,
+    onnxruntime: Option<&Path>,
+) -> Result<Engine, LoadError> {
     let dir = || model.dir().to_owned();
-    let mut engine =
-        onnx::load(model, threads, onnxruntime).map_err(|e| LoadError::Engine { dir: dir(), source: Box::new(e) })?;
+    let mut engine = onnx::load(model, precision, threads, onnxruntime)
+        .map_err(|e| LoadError::Engine { dir: dir(), source: Box::new(e) })?;
     let proof = model.prove(&mut engine).map_err(|e| LoadError::Proof { dir: dir(), source: Box::new(e) })?;
     log::info!(
         "model {} on {}: proven against its golden vectors (largest difference of a probability {:.1e})",
@@ -141,7 +148,7 @@ impl Pipeline {
     /// Loads a model for files.
     pub fn load(options: &Options) -> Result<Pipeline, LoadError> {
         let model = open_model(&options.model)?;
-        let engine = load_engine(&model, options.threads, None)?;
+        let engine = load_engine(&model, options.precision, options.threads, None)?;
         let manifest = Arc::new(model.manifest().clone());
         let chosen = classifier::Options { sample_fps: options.sample_fps, stride: options.stride };
         Ok(Pipeline {

@@ -94,10 +94,11 @@ fn write_config(args: &DemoArgs, dir: &Path) -> anyhow::Result<PathBuf> {
     let model = absolute(&args.model.options(None, None)?.model);
     let mut text = format!(
         "[device]\nsite = \"demo\"\nid = \"this-machine\"\n\n[paths]\nstate_dir = {state}\nruntime_dir = {run}\n\n\
-         [model]\ndir = {model}\nthreads = {threads}\n\n[[camera]]\nid = \"{CAMERA}\"\n{camera}\n",
+         [model]\ndir = {model}\nprecision = \"{precision}\"\nthreads = {threads}\n\n[[camera]]\nid = \"{CAMERA}\"\n{camera}\n",
         state = quoted(dir),
         run = quoted(&dir.join("run")),
         model = quoted(&model),
+        precision = args.model.precision,
         threads = args.model.threads,
     );
     if let Some(broker) = &args.broker {

@@ -35,6 +35,16 @@ pub enum OnnxError {
     /// A file of the model cannot be used.
     #[error("no CPU engine")]
     Model(#[from] ModelError),
+    /// The model is not there in this precision.
+    #[error("model {model} does not come in {precision}: it has {has}")]
+    NoPrecision {
+        /// Model.
+        model: String,
+        /// What was asked for.
+        precision: Precision,
+        /// What there is.
+        has: String,
+    },
     /// ONNX Runtime refused the graph.
     #[error("ONNX Runtime cannot load the {network} of {model}")]
     Graph {
@@ -59,12 +69,25 @@ pub enum OnnxError {
     },
 }
 
-/// Loads both networks of `model` in FP32 with `threads` threads each; `onnxruntime` is the library's path from the config.
-pub fn load(model: &Model, threads: usize, onnxruntime: Option<&Path>) -> Result<Engine, OnnxError> {
-    let (environment, path) = library::environment(onnxruntime)?;
+/// Loads both networks of `model` with `threads` threads each; `onnxruntime` is the library's path from the config.
+pub fn load(
+    model: &Model,
+    precision: Precision,
+    threads: usize,
+    onnxruntime: Option<&Path>,
+) -> Result<Engine, OnnxError> {
     let m = model.manifest();
+    if !m.tolerances.contains_key(&precision) {
+        let has = m.tolerances.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(OnnxError::NoPrecision { model: m.title(), precision, has });
+    }
+    let (environment, path) = library::environment(onnxruntime)?;
     let session = |network: Network| -> Result<Session, OnnxError> {
-        let bytes = model.read(&format!("{network}.{}.onnx", Precision::Fp32))?;
+        let computes_in = match (network, precision) {
+            (Network::Head, Precision::Int8) => Precision::Fp32,
+            _ => precision,
+        };
+        let bytes = model.read(&format!("{network}.{computes_in}.onnx"))?;
         build(&environment, threads, &bytes).map_err(|source| OnnxError::Graph { model: m.title(), network, source })
     };
     let (encoder, head) = (session(Network::Encoder)?, session(Network::Head)?);
@@ -75,7 +98,7 @@ pub fn load(model: &Model, threads: usize, onnxruntime: Option<&Path>) -> Result
             .map_err(|e| OnnxError::Graph { model: m.title(), network, source: Box::new(e) })
     };
     let shared = Shared { pool: SlotPool::default(), store: Arc::default(), size: m.features.size };
-    let info = EngineInfo { runtime: format!("ONNX Runtime, {}", path.display()), precision: Precision::Fp32 };
+    let info = EngineInfo { runtime: format!("ONNX Runtime, {}", path.display()), precision };
     let view = [m.view.height as usize, m.view.width as usize, m.view.channels()];
     Ok(Engine {
         info,

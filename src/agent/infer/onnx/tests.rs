@@ -47,7 +47,7 @@ fn a_graph_that_is_not_what_the_manifest_says_is_refused_with_both_shapes() {
     ];
     for (tiny, expected) in cases {
         let (_dir, model) = tiny.open();
-        let e = load(&model, 1, None).err().expect(expected);
+        let e = load(&model, Precision::Fp32, 1, None).err().expect(expected);
         let text = Chain(&e).to_string();
         assert!(text.contains(expected) && text.contains("model tiny 1.2.3"), "{text}");
     }
@@ -58,8 +58,15 @@ fn a_file_that_is_no_graph_is_refused() {
     let mut tiny = Tiny::new();
     tiny.files.insert("head.fp32.onnx", b"no graph at all".to_vec());
     let (_dir, model) = tiny.open();
-    let e = load(&model, 1, None).err().expect("fifteen letters are no graph");
+    let e = load(&model, Precision::Fp32, 1, None).err().expect("fifteen letters are no graph");
     assert!(e.to_string().contains("cannot load the head of tiny 1.2.3"), "{e}");
+}
+
+#[test]
+fn a_precision_that_the_model_does_not_come_in_is_refused() {
+    let (_dir, model) = Tiny::new().open();
+    let e = load(&model, Precision::Int8, 1, None).err().expect("only FP32 is there").to_string();
+    assert_eq!(e, "model tiny 1.2.3 does not come in int8: it has fp32");
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn a_graph_changed_after_the_model_was_opened_is_not_loaded() {
     let (dir, model) = Tiny::new().open();
     std::fs::write(dir.path().join("head.fp32.onnx"), crate::agent::infer::test_model::network("head-swapped.onnx"))
         .expect("writable");
-    assert!(matches!(load(&model, 1, None), Err(OnnxError::Model(ModelError::Differs { .. }))));
+    assert!(matches!(load(&model, Precision::Fp32, 1, None), Err(OnnxError::Model(ModelError::Differs { .. }))));
 }
 
 #[test]

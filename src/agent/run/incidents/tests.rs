@@ -1,0 +1,186 @@
+//! The incident stage with a real store and a clip queue that the test empties, a clock that the test moves.
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::clip::OrderKind;
+use crate::agent::store::{ClipState, DeviceContext, Filter, OutboxPolicy, StoreError, StoredIncident};
+use crate::base::clock::ManualClock;
+use crate::contract::alert::{ClockState, ModelRef, NORMAL};
+
+const CLIP_ORDERS: usize = 2;
+/// 2023-11-14T22:13:20Z.
+const T0_MS: i64 = 1_700_000_000_000;
+
+struct Rig {
+    _dir: TempDir,
+    clock: Arc<ManualClock>,
+    worker: Worker,
+    inbox: Inbox,
+    clips: Queue<ClipOrder>,
+    store: Store,
+    writer: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // The config wants one to be there; nothing here opens it.
+        let model_dir = dir.path().join("model");
+        std::fs::create_dir(&model_dir)
+            .and_then(|()| std::fs::write(model_dir.join("manifest.toml"), ""))
+            .expect("writable");
+        let path = dir.path().join("vedette.toml");
+        let cameras: String =
+            (0..4).map(|n| format!("[[camera]]\nid = \"c{n}\"\nkind = \"test\"\nclassify = false\n")).collect();
+        let text = format!(
+            "[device]\nsite = \"harbour\"\nid = \"d1\"\n[paths]\nstate_dir = \"{}\"\n[model]\ndir = \"{}\"\n{cameras}",
+            dir.path().join("state").display(),
+            model_dir.display()
+        );
+        std::fs::write(&path, text).expect("writable");
+        let config = config::load(&path).expect("a good config");
+        let clock = Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)));
+        let model = ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() };
+        let context = DeviceContext {
+            site: "harbour".into(),
+            device: "d1".into(),
+            model: Some(model.clone()),
+            outbox: OutboxPolicy::LocalOnly,
+            clock_state: Arc::new(|| ClockState { synchronised: true, estimated_error_ms: None }),
+        };
+        let (store, writer) = Store::open(&dir.path().join("state"), context, clock.clone()).expect("the store opens");
+        let thresholds =
+            Thresholds { model: BTreeMap::from([("Fighting".to_string(), 0.6)]), cameras: BTreeMap::new() };
+        let clips = Queue::new(CLIP_ORDERS, Full::Refuse);
+        let inbox = Inbox::default();
+        let worker = Worker::new(Parts {
+            machine: Machine::new(vec!["Fighting".into(), NORMAL.into()], config.incident.clone(), thresholds),
+            inbox: inbox.clone(),
+            store: store.clone(),
+            clips: clips.clone(),
+            most_clip_orders: CLIP_ORDERS,
+            clip: config.clip.clone(),
+            clock: clock.clone(),
+            events: Events::default(),
+            health: Arc::new(Health::new(&config, model, None, clock.clone())),
+        });
+        let writer = std::thread::spawn(move || writer.run(&Beat::detached()));
+        Rig { _dir: dir, clock, worker, inbox, clips, store, writer }
+    }
+
+    fn score(&mut self, camera: usize, fighting: f32) {
+        let end = self.clock.now();
+        self.inbox.push(Work::Score(Score {
+            camera: CameraId::new(&format!("c{camera}")),
+            start: end.back(Duration::from_secs(2)),
+            end,
+            arrival: end,
+            probabilities: Arc::from([fighting, 1.0 - fighting]),
+            sample_fps: 8.0,
+            padded: false,
+        }));
+        assert!(self.worker.round().is_continue());
+    }
+
+    /// Asks for a test incident as a person does, and does the stage's part.
+    fn test(&mut self, camera: usize) -> Result<Uuid, String> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.inbox.push(Work::Test(CameraId::new(&format!("c{camera}")), Arc::default(), answer));
+        assert!(self.worker.round().is_continue());
+        answered.try_recv().expect("the stage answered")
+    }
+
+    fn open(&self) -> usize {
+        self.worker.parts.machine.open().count()
+    }
+
+    /// Ends stage and store; what is in the store.
+    fn end(self) -> Vec<StoredIncident> {
+        self.inbox.close();
+        self.worker.run(&Beat::detached());
+        self.store.flush().expect("the disk is there");
+        let rows = self.store.reader().incidents(&Filter::default()).expect("readable");
+        self.store.close();
+        self.writer.join().expect("no panic").expect("the store is whole");
+        rows
+    }
+}
+
+#[test]
+fn a_test_closes_by_the_clock_while_scores_never_stop_coming() {
+    let mut rig = Rig::new();
+    rig.clock.advance(Duration::from_secs(10));
+    rig.test(1).expect("opened");
+    assert_eq!(rig.open(), 1);
+    let mut took = Duration::ZERO;
+    while rig.open() > 0 {
+        assert!(took < Duration::from_secs(60), "still open");
+        rig.clock.advance(Duration::from_millis(50));
+        took += Duration::from_millis(50);
+        rig.score(0, 0.1);
+    }
+    let row = &rig.end()[0];
+    assert_eq!((row.report.camera.as_str(), row.state), ("c1", crate::agent::store::IncidentState::Closed));
+}
+
+#[test]
+fn with_the_clip_queue_full_an_incident_is_stored_with_its_clip_lost_and_the_others_get_their_last_order() {
+    let mut rig = Rig::new();
+    rig.clock.advance(Duration::from_secs(10));
+    for camera in 0..3 {
+        rig.test(camera).expect("opened");
+    }
+    assert_eq!(rig.clips.len(), CLIP_ORDERS, "nobody takes them");
+    rig.clock.advance(Duration::from_secs(60));
+    rig.score(3, 0.1);
+    assert_eq!((rig.open(), rig.clips.len()), (0, CLIP_ORDERS), "all are over, and their last orders wait");
+    let mut orders = Vec::new();
+    while let Popped::Item(order) = rig.clips.pop(Duration::ZERO) {
+        orders.push((order.camera.to_string(), order.kind));
+        rig.worker.order_what_waits();
+    }
+    let of = |camera: &str| -> Vec<_> { orders.iter().filter(|(c, _)| c == camera).map(|(_, kind)| *kind).collect() };
+    assert_eq!(of("c0"), [OrderKind::Opened, OrderKind::Closed]);
+    assert_eq!(of("c1"), [OrderKind::Opened, OrderKind::Closed]);
+    assert!(!of("c2").contains(&OrderKind::Opened), "its clip was never ordered");
+    let rows = rig.end();
+    let clip = |camera: &str| {
+        let row = rows.iter().find(|r| r.report.camera == camera).expect("every incident is stored");
+        row.clip.clone().expect("a row for its clip")
+    };
+    assert_eq!((clip("c0").state, clip("c1").state), (ClipState::Planned, ClipState::Planned));
+    assert_eq!(clip("c2").state, ClipState::Lost);
+    assert_eq!(clip("c2").report.lost_because.as_deref(), Some("too many clips were being recorded at once"));
+}
+
+#[test]
+fn a_wall_clock_that_is_stepped_changes_neither_order_nor_length() {
+    let mut rig = Rig::new();
+    rig.clock.advance(Duration::from_secs(10));
+    for n in 0..12 {
+        rig.clock.advance(Duration::from_millis(500));
+        if n == 6 {
+            rig.clock.step_wall(Wall::from_unix_ms(T0_MS - 3_600_000));
+        }
+        rig.score(0, 0.95);
+    }
+    let row = &rig.end()[0];
+    assert_eq!(row.start_unix_ms, Wall::from_unix_ms(T0_MS + 8_500), "2 s before the first window's end");
+    assert_eq!(row.end_unix_ms, Wall::from_unix_ms(T0_MS + 16_000));
+}
+
+#[test]
+fn tests_beyond_the_limit_are_refused_in_words() {
+    let mut rig = Rig::new();
+    for n in 0..MOST_TESTS {
+        rig.clock.advance(Duration::from_millis(10));
+        rig.test(n % 4).expect("opened");
+    }
+    let refused = rig.test(0).expect_err("refused");
+    assert!(refused.contains("8 test incidents are open already"), "{refused}");
+    assert_eq!(rig.end().len(), MOST_TESTS);
+}
