@@ -10,15 +10,15 @@ SECONDS_MAX ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## install what building, testing and the demo need (apt, pip, cargo-nextest); idempotent
+setup: ## install what building, testing and the demo need (apt, pip); idempotent
 	@deploy/dev/setup.sh
 
 demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4 or RTSP=rtsp://...)
-	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	@cargo build --bin vedette
 	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 
 test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
-	cargo nextest run --no-fail-fast
+	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
 	@$(MAKE) --no-print-directory train-smoke
 

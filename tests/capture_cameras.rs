@@ -108,11 +108,14 @@ fn live_cameras_keep_the_contract() {
         ("file in real time", file(&h264, Pace::Realtime, false), Codec::H264),
         ("test", Source::Test { width: 320, height: 180, fps: 15 }, Codec::H264),
     ] {
-        let running = Running::start(camera(source), ALL);
+        let running = Running::start_late(camera(source), ALL);
         running.recorder.wait_for(what, |s| s.frames.len() >= 12 && s.units.len() >= 20);
         let (seen, outcome) = running.stop();
         outcome.unwrap_or_else(|e| panic!("{what}: {e}"));
         keeps_the_contract(what, &seen, (320, 180), codec);
+        // Nothing waits at the start, so nothing is skipped; skipping goes on to the next keyframe, a second later.
+        let missed = seen.frames[0].at.since(seen.units[0].pts);
+        assert!(missed < Duration::from_millis(500), "{what}: the first frame is {missed:?} into the stream");
         // Live time is the clock's: what was given spans about the time that it took.
         let (a, b) = (&seen.frames[0], &seen.frames[11]);
         let (shown, arrived) = (b.at.since(a.at), b.arrival.since(a.arrival));

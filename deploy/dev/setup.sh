@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need on Debian 12 and Ubuntu 22.04/24.04. Says what it does, does
-# nothing twice, and touches nothing but apt packages, cargo-nextest and .cache/ of this checkout.
-#
-#   deploy/dev/setup.sh            everything
+# nothing twice, and touches nothing but apt packages and .cache/ of this checkout.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# First, because it is the one thing that is not installed here.
+command -v cargo >/dev/null ||
+    die "no cargo: install Rust with rustup (https://rustup.rs) and open a new shell, then run this again"
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
 
 packages=(
     # building: a C compiler (SQLite, TLS), GStreamer's headers
@@ -28,27 +34,21 @@ if python3 -m pip --version >/dev/null 2>&1; then missing=("${missing[@]/python3
 read -ra missing <<<"${missing[*]:-}"
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing from apt: ${missing[*]}"
-    sudo=()
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "not root and no sudo: install these packages, then run this again"
-        sudo=(sudo)
-    fi
-    "${sudo[@]}" apt-get update -qq
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && sudo true; } ||
+        die "you are neither root nor allowed to use sudo; have root run this, then run make again:
+  apt-get update && apt-get install --no-install-recommends ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     # Debian starts a broker of its own with the package; ours are started by the demo and the tests.
     if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" mosquitto "* ]]; then
-        "${sudo[@]}" systemctl disable --now mosquitto >/dev/null 2>&1 || true
+        as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
     fi
 fi
-
-command -v cargo >/dev/null || die "no cargo: install Rust with rustup (https://rustup.rs), then run this again"
 
 lib=.cache/onnxruntime/libonnxruntime.so
 want=$(sed -n 's/^onnxruntime==\([0-9.]*\).*/\1/p' deploy/dev/onnxruntime.txt)
 if [ "$(cat .cache/onnxruntime/VERSION 2>/dev/null)" != "$want" ] || [ ! -s "$lib" ]; then
     say "fetching ONNX Runtime $want from PyPI into .cache/onnxruntime"
-    tmp=$(mktemp -d)
-    trap 'rm -rf "$tmp"' EXIT
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
         --python-version 3.12 --implementation cp --abi cp312 \
         --platform "manylinux_2_28_$(uname -m)" -r deploy/dev/onnxruntime.txt -d "$tmp"
@@ -65,23 +65,17 @@ fi
 video=.cache/video/vtest.avi
 if [ ! -s "$video" ]; then
     say "fetching the demo's CCTV video (Debian package opencv-doc) into .cache/video"
-    tmp2=$(mktemp -d)
-    if (cd "$tmp2" && apt-get download -qq opencv-doc 2>/dev/null) ||
-        (cd "$tmp2" && { [ "$(id -u)" -eq 0 ] && apt-get update -qq || sudo apt-get update -qq; } && apt-get download -qq opencv-doc); then
-        dpkg-deb -x "$tmp2"/opencv-doc_*.deb "$tmp2/x"
-        mkdir -p .cache/video
-        found=$(find "$tmp2/x" -name 'vtest.avi*' | head -1)
-        [ -n "$found" ] || die "the package opencv-doc no longer holds vtest.avi"
-        case "$found" in *.gz) gunzip -c "$found" >"$video.new" ;; *) cp "$found" "$video.new" ;; esac
-        mv "$video.new" "$video"
-    else
-        die "the package opencv-doc could not be had from apt; the demo then needs VIDEO=your.mp4"
-    fi
-    rm -rf "$tmp2"
+    mkdir "$tmp/deb"
+    download() { (cd "$tmp/deb" && apt-get download -qq opencv-doc); }
+    # Its lists may be old or, in a container, absent.
+    download 2>/dev/null || { as_root apt-get update -qq && download; } ||
+        die "the package opencv-doc could not be had from apt: have root run apt-get update, then run this again"
+    dpkg-deb -x "$tmp"/deb/opencv-doc_*.deb "$tmp/deb/x"
+    mkdir -p .cache/video
+    found=$(find "$tmp/deb/x" -name 'vtest.avi*' | head -1)
+    [ -n "$found" ] || die "the package opencv-doc no longer holds vtest.avi"
+    case "$found" in *.gz) gunzip -c "$found" >"$video.new" ;; *) cp "$found" "$video.new" ;; esac
+    mv "$video.new" "$video"
 fi
 
-if ! cargo nextest --version >/dev/null 2>&1; then
-    say "building cargo-nextest, the test runner (several minutes, once)"
-    cargo install --quiet --locked cargo-nextest
-fi
 say "everything is there"

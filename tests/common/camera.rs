@@ -9,7 +9,7 @@ use vedette::agent::capture::{
     AccessUnit, CameraState, Capture, CaptureError, CaptureSink, Frame, FrameTap, Snapshots, Stats, Wants,
 };
 use vedette::agent::config::{Camera, CameraId, Pace, Source};
-use vedette::base::clock::SystemClock;
+use vedette::base::clock::{Clock, Mono, SystemClock, Wall};
 use vedette::base::progress::Beat;
 use vedette::base::stage::{Ended, Stage};
 use vedette::base::stop::StopToken;
@@ -102,13 +102,34 @@ pub struct Running {
     stage: Option<Stage>,
 }
 
+/// The clock of a daemon that has run for an hour.
+struct AnHourOn(SystemClock);
+
+impl Clock for AnHourOn {
+    fn now(&self) -> Mono {
+        self.0.now() + Duration::from_secs(3600)
+    }
+    fn wall(&self) -> Wall {
+        self.0.wall()
+    }
+}
+
 impl Running {
     pub fn start(camera: Camera, wants: Wants) -> Self {
+        Self::by(Arc::new(SystemClock::new()), camera, wants)
+    }
+
+    /// Started as the daemon starts a camera that comes back after an hour.
+    pub fn start_late(camera: Camera, wants: Wants) -> Self {
+        Self::by(Arc::new(AnHourOn(SystemClock::new())), camera, wants)
+    }
+
+    fn by(clock: Arc<dyn Clock>, camera: Camera, wants: Wants) -> Self {
         let recorder = Arc::new(Recorder::default());
         let capture = Capture {
             camera,
             wants,
-            clock: Arc::new(SystemClock::new()),
+            clock,
             sink: recorder.clone(),
             stats: Arc::default(),
             snapshots: Snapshots::default(),

@@ -13,6 +13,7 @@
 //! where late consumers lose pictures, never for files read flat out. In front of a decoder nothing can be left
 //! out without damage, so a decoder that is too slow skips to a keyframe; behind it the oldest picture goes.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
@@ -237,13 +238,21 @@ impl Branches<'_> {
     /// keyframe that finds it half empty is left out.
     fn queue_that_skips(&self) -> Result<gst::Element, CaptureError> {
         let queue = queue(0)?;
-        let pad = queue.static_pad("sink").expect("a queue has a sink pad");
-        let (weak, stats) = (queue.downgrade(), Arc::clone(&self.shared.stats));
-        let skipping = std::sync::atomic::AtomicBool::new(false);
-        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            use std::sync::atomic::Ordering::Relaxed;
-            let (Some(queue), Some(buffer)) = (weak.upgrade(), info.buffer()) else { return gst::PadProbeReturn::Ok };
-            let waiting = gst::ClockTime::from_nseconds(queue.property("current-level-time"));
+        let pad = |name| queue.static_pad(name).expect("a queue has a sink pad and a source pad");
+        // The queue's own word on how much waits starts at time zero, and is far too high until a buffer has left it.
+        let left = Arc::new(AtomicU64::new(u64::MAX));
+        let leaving = Arc::clone(&left);
+        pad("src").add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(dts) = info.buffer().and_then(|b| b.dts()) {
+                leaving.store(dts.nseconds(), Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let stats = Arc::clone(&self.shared.stats);
+        let (entered, skipping) = (AtomicU64::new(0), AtomicBool::new(false));
+        pad("sink").add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+            let waiting = gst::ClockTime::from_nseconds(entered.load(Relaxed).saturating_sub(left.load(Relaxed)));
             if skipping.load(Relaxed) {
                 let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
                 skipping.store(!keyframe || waiting > BACKLOG_MOST / 2, Relaxed);
@@ -252,8 +261,12 @@ impl Branches<'_> {
             }
             if skipping.load(Relaxed) {
                 stats.skipped.add(1);
-                gst::PadProbeReturn::Drop
+                // Not `Drop`: on a sink pad GStreamer 1.22 then wants to free what the bindings have freed.
+                gst::PadProbeReturn::Handled
             } else {
+                if let Some(dts) = buffer.dts() {
+                    entered.store(dts.nseconds(), Relaxed);
+                }
                 gst::PadProbeReturn::Ok
             }
         });
