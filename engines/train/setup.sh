@@ -24,7 +24,8 @@ light)
     say "installing NumPy, ONNX and ONNX Runtime into $cache/light"
     rm -rf $cache/light
     # --target and not an environment: Debian's Python comes without venv.
-    "$python" -m pip install --quiet --disable-pip-version-check --target $cache/light -r $kit/requirements-light.txt
+    # Root is who installs in a container; pip advises against it, but nothing of the system is touched.
+    PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --target $cache/light -r $kit/requirements-light.txt
     echo "$want" >$cache/light/.installed
     ;;
 full)
