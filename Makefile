@@ -38,7 +38,7 @@ bench: build ## measure what the README claims; writes benches/RESULTS.md with t
 	@benches/run.sh
 
 # The training kit (engines/train). MODEL: the model directory whose encoder and pixels the smoke test takes.
-MODEL ?= engines/interim
+MODEL ?= engines/activity-v1
 TRAIN := PYTHONPATH=engines/train .cache/train/venv/bin/python
 
 train-setup: ## the training kit's own Python environment with PyTorch, in .cache/train/venv (some 6 GB); idempotent

@@ -27,5 +27,5 @@ if [ ! -s "$video" ]; then
 fi
 
 target=${CARGO_TARGET_DIR:-target}
-exec python3 benches/bench.py --vedette "$target/release/vedette" --inside "$inside" --model engines/interim \
+exec python3 benches/bench.py --vedette "$target/release/vedette" --inside "$inside" --model engines/activity-v1 \
     --onnxruntime .cache/onnxruntime/libonnxruntime.so --video "$video" --disk "$target" --out benches/RESULTS.md "$@"

@@ -241,7 +241,7 @@ pub(crate) mod tests {
                 scores: BTreeMap::from([("Fighting".into(), 0.93), ("Normal".into(), 0.07)]),
                 threshold: 0.8,
                 close_reason: None,
-                model: Some(ModelRef { name: "interim".into(), version: "0.1.0".into(), digest: "ab".repeat(32) }),
+                model: Some(ModelRef { name: "activity-v1".into(), version: "1.0.0".into(), digest: "ab".repeat(32) }),
             },
             clip: Some(ClipReport { event_offset_ms: Some(10_000), ..ClipReport::default() }),
         }

@@ -10,7 +10,7 @@ use super::wait_for;
 
 /// The model that tests classify with: the one that the tree ships.
 pub fn model_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/interim")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/activity-v1")
 }
 
 /// Runs `vedette` with these arguments to its end.

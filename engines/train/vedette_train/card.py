@@ -1,5 +1,6 @@
 """CARD.md from a template and the reports of a run. No figure in it is typed by hand: what was not measured is said to
-be so. Words about use and limits come from `card/intended.md` and `card/limits.md` in the run's directory, if they are there."""
+be so. Words about use and limits come from `card/intended.md` and `card/limits.md` in the run's directory, or from the
+recipe's own `NAME.card`, if they are there."""
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from .progress import duration
 from .recipe import NORMAL, Recipe
 
 TEMPLATE = Path(__file__).with_name("card.template.md")
+SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 NOT_MEASURED = "Not measured."
 INTENDED = ("Made with Vedette's training kit. It is meant to draw a person's attention to a span of video, who then judges it. It is "
             "not meant to judge people, to act without a person, or to be used where the law forbids such a system.")
@@ -30,7 +32,7 @@ def fields(trained: Trained, run: Path, model: Path) -> dict[str, Any]:
     kind = f"the encoder of {Path(e.model).name}" if e.model else f"{e.kind} up to {' and '.join(e.cuts)}, ImageNet weights"
     counts = Counter(made.get("labels", {}))
     return {
-        "name": recipe.name, "version": recipe.version, "class_list": ", ".join(recipe.classes), "intended": _words(run, "intended", INTENDED),
+        "name": recipe.name, "version": recipe.version, "class_list": ", ".join(recipe.classes), "intended": _words(run, recipe, "intended", INTENDED),
         "window": recipe.window, "sample_fps": f"{recipe.sample_fps:g}", "window_seconds": f"{(recipe.window - 1) / recipe.sample_fps:.1f}",
         "view": f"{view}, {shows}", "encoder": kind, "features": len(trained.mean),
         "encoder_state": f"last {e.fine_tune_blocks} blocks fine-tuned" if e.fine_tune_blocks else "frozen",
@@ -43,7 +45,7 @@ def fields(trained: Trained, run: Path, model: Path) -> dict[str, Any]:
         "hard_negatives": f", and {made['hard_negatives']} pieces of ordinary video as Normal" if made.get("hard_negatives") else "",
         "protocol": report.get("protocol", NOT_MEASURED), "figures": _figures(report), "confusion": _confusion(report),
         "calibration": _calibration(report), "groups": _groups(report), "quiet": _quiet(quiet, recipe), "detection": _detection(report),
-        "making": _making(made, report, recipe), "limits": _words(run, "limits", LIMITS),
+        "making": _making(made, report, recipe), "limits": _words(run, recipe, "limits", LIMITS),
     }
 
 
@@ -51,9 +53,9 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _words(run: Path, name: str, otherwise: str) -> str:
-    file = run / "card" / f"{name}.md"
-    return file.read_text().strip() if file.is_file() else otherwise
+def _words(run: Path, recipe: Recipe, name: str, otherwise: str) -> str:
+    places = (run / "card", SHIPPED / f"{recipe.name}.card")
+    return next((f.read_text().strip() for d in places if (f := d / f"{name}.md").is_file()), otherwise)
 
 
 def _mb(path: Path) -> str:

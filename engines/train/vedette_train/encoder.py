@@ -71,23 +71,24 @@ def write(encoder: Encoder, path: Path, half: bool) -> None:
     """The graph. Pixels, map and features are single precision in both."""
     s, kind, g = encoder.spec, encoder.kind, Graph(half)
     x = g.add("Cast", ["view"], "pixels", to=TensorProto.FLOAT)
+    # Channels first from here on: arithmetic with one number a channel is several times as fast over whole planes.
+    x = g.add("Transpose", [x], "planes", perm=[0, 3, 1, 2])
     if s.input == "difference":
-        g.add("Split", [x, g.const("three", [3, 3], np.int64)], ["now", "before"], axis=3)
+        g.add("Split", [x, g.const("three", [3, 3], np.int64)], ["now", "before"], axis=1)
         x = g.add("Abs", [g.add("Sub", ["now", "before"], "moved")], "difference")
         if s.gray != "none":
-            x = g.add("ReduceMax" if s.gray == "max" else "ReduceMean", [x], "gray", axes=[3], keepdims=1)
+            x = g.add("ReduceMax" if s.gray == "max" else "ReduceMean", [x], "gray", axes=[1], keepdims=1)
         if s.noise_floor > 0:
             x = g.add("Relu", [g.add("Sub", [x, g.const("noise_floor", s.noise_floor)], "above_noise")], "signal")
-        x = g.add("Mul", [x, g.const("gain", s.gain)], "amplified")
+        x = g.add("Mul", [x, g.const("gain", planes(s.gain))], "amplified")
         x = g.add("Min", [x, g.const("white", WHITE)], "shown")
         if s.curve != 1:
             x = g.add("Div", [x, "white"], "share")
             # Pow of 0 is computed by logarithm on some engines.
             x = g.add("Sqrt", [x], "bent") if s.curve == 0.5 else g.add("Pow", [x, g.const("curve", s.curve)], "bent")
             x = g.add("Mul", [x, "white"], "curved")
-    x = g.add("Sub", [x, g.const("mean", kind.mean)], "centred")
-    x = g.add("Div", [x, g.const("std", kind.std)], "normal")
-    x = g.to_half(g.add("Transpose", [x], "image", perm=[0, 3, 1, 2]))
+    x = g.add("Sub", [x, g.const("mean", planes(kind.mean))], "centred")
+    x = g.to_half(g.add("Div", [x, g.const("std", planes(kind.std))], "normal"))
     size = (encoder.view.height, encoder.view.width)
     found: dict[tuple[int, str], tuple[str, tuple[int, int]]] = {}
     for n, block in enumerate(encoder.row):
@@ -120,6 +121,11 @@ def write(encoder: Encoder, path: Path, half: bool) -> None:
     g.add("ReduceMean", ["map"], "features", axes=[2, 3], keepdims=0)
     g.save(path, "encoder", {"view": (TensorProto.UINT8, [encoder.view.height, encoder.view.width, encoder.view.channels])},
            {"features": [encoder.size], "map": [encoder.size, *encoder.cells]})
+
+
+def planes(each: tuple[float, ...]) -> np.ndarray:
+    """One number for each channel, to be used over whole planes."""
+    return np.reshape(each, (-1, 1, 1))
 
 
 def _rename(g: Graph, old: str, new: str) -> None:

@@ -32,7 +32,12 @@ use crate::base::error::Chain;
 const ABOUT: &str = "Vedette watches local cameras with a streaming CNN-LSTM, keeps the video around what it sees, and \
 delivers alerts over MQTT whatever happens to network, power, camera, disk or clock.";
 
-const EXIT_CODES: &str = "Exit codes:
+const AFTER_HELP: &str = "The model that comes with it knows two classes, Fighting and Normal. The other
+eight that the pipeline is made for (Abuse, Arson, Assault, Burglary, Explosion,
+Road Accidents, Robbery, Shooting) need a model trained on data that we may not
+ship: see engines/train in the source tree.
+
+Exit codes:
   0  done
   1  done, and something is wrong: a config, a video, a store or a command that was looked at is bad
   2  the command line itself is wrong
@@ -40,7 +45,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
-#[command(name = "vedette", version, about = ABOUT, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+#[command(name = "vedette", version, about = ABOUT, after_help = AFTER_HELP, after_long_help = AFTER_HELP)]
 pub struct Cli {
     /// More of the log: once for debug, twice for trace
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

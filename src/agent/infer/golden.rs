@@ -260,6 +260,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::agent::capture::{self, FrameTap};
+    use crate::agent::infer::manifest::Precision;
+    use crate::agent::infer::onnx;
     use crate::agent::infer::test_model::{self, Tiny, png};
     use crate::base::stop::StopToken;
 
@@ -355,10 +357,11 @@ pub(super) mod tests {
         assert!(matches!(model.prove(&mut fp32), Err(ProofError::NoTolerance { .. })));
     }
 
-    /// The model that is in the repository: from its golden clip through capture, view, encoder and head.
+    /// The model that is in the repository: from its golden clip through capture, view, encoder and head, in every
+    /// precision that it comes in.
     #[test]
-    fn the_interim_model_holds_from_clip_to_probabilities() {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/interim");
+    fn the_default_model_holds_from_clip_to_probabilities() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/activity-v1");
         let model = Model::open(&dir).expect("it is in the repository");
         let golden = model.golden().expect("likewise");
         let tap = FrameTap { sample_fps: model.manifest().sample_fps, region: None };
@@ -376,5 +379,11 @@ pub(super) mod tests {
         }
         let proof = model.prove(&mut test_model::load(&model)).expect("the vectors were made for it");
         assert!(proof.features < 1e-4 && proof.probabilities < 1e-4, "ten times closer than allowed: {proof:?}");
+        let precisions: Vec<_> = model.manifest().tolerances.keys().copied().collect();
+        assert!(precisions.contains(&Precision::Fp16), "TensorRT 10 and later run it so: {precisions:?}");
+        for precision in precisions {
+            let mut engine = onnx::load(&model, precision, 1, None).expect("both networks are there");
+            model.prove(&mut engine).unwrap_or_else(|e| panic!("{precision}: {e}"));
+        }
     }
 }

@@ -57,7 +57,8 @@ pub struct Pixels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scale {
-    /// Triangle filter as wide as the reduction asks for, 8-bit fixed point (`fast_image_resize`, bilinear convolution).
+    /// Halved by means of four while twice as large, then a triangle filter as wide as the reduction asks for, 8-bit fixed
+    /// point (`fast_image_resize`, bilinear convolution). The whole rule is in the doc of `capture::pixels`.
     BilinearAntialiased,
 }
 

@@ -115,7 +115,7 @@ pub fn load_engine(
 
 /// The model that came with the program: beside it (a package, a source tree's build), or below the working directory.
 pub fn default_model() -> Result<PathBuf, LoadError> {
-    const IN_TREE: &str = "engines/interim";
+    const IN_TREE: &str = "engines/activity-v1";
     const INSTALLED: &str = "share/vedette/models/default";
     let exe = std::env::current_exe().ok();
     // /usr/bin/vedette has it in /usr/share; target/debug/vedette some directories above.
