@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from .errors import KitError
 from .model import Trained
 from .progress import duration
 from .recipe import NORMAL, Recipe
@@ -27,6 +28,10 @@ def write(path: Path, trained: Trained, run: Path) -> None:
 def fields(trained: Trained, run: Path, model: Path) -> dict[str, Any]:
     recipe, e = trained.recipe, trained.recipe.encoder
     report, quiet, made = (_json(run / f"{n}.json") for n in ("report", "quiet", "fit"))
+    if quiet and (quiet["thresholds"], quiet["temperature"]) != ({c: recipe.threshold(c) for c in recipe.classes if c != NORMAL}, trained.temperature):
+        raise KitError(f"{run}/quiet.json: was measured with other thresholds or another temperature; run `quiet` again")
+    if report and report["calibration"]["temperature"] != trained.temperature:
+        raise KitError(f"{run}/report.json: is of another temperature than the model; run `fit` again")
     view = f"{recipe.view.width} x {recipe.view.height} pixels" + (" of the box where most moves" if recipe.view.box == "motion" else "")
     shows = "the difference of two frames" if e.input == "difference" or recipe.view.frames == "pair" else "one frame in colour"
     kind = f"the encoder of {Path(e.model).name}" if e.model else f"{e.kind} up to {' and '.join(e.cuts)}, ImageNet weights"
@@ -70,7 +75,8 @@ def _figures(report: dict[str, Any]) -> str:
     if "mean" not in report:
         return NOT_MEASURED
     first = report["repetitions"][0]
-    lines = ["| | mean | standard deviation over repetitions | 95 % interval by source, first repetition |", "|---|---|---|---|"]
+    lines = ["Accuracy, specificity, confusion and groups are of the most probable class. The device alarms at the thresholds above: what that gives is "
+             "the row of that level in the last of these tables.", "", "| | mean | standard deviation over repetitions | 95 % interval by source, first repetition |", "|---|---|---|---|"]
     for key, name in (("accuracy", "accuracy"), ("roc_auc", "ROC AUC of 1 - P(Normal)"), ("specificity", "specificity (recall of Normal)"),
                       ("macro_f1", "macro F1")):
         interval = first["interval95"].get(key)

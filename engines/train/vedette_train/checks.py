@@ -119,4 +119,6 @@ def _up(value: float) -> float:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise KitError("a graph gives numbers that are not finite on the golden frames; nothing was exported")
     return float(np.abs(np.asarray(a, np.float64) - b).max())

@@ -68,7 +68,7 @@ def read_groups(path: Path, clips: Iterable[Clip]) -> dict[str, str]:
         raise KitError(f"{path}: cannot be read: {e.strerror}") from None
     if rows and not {"clip", "group"} <= set(rows[0]):
         raise KitError(f"{path}, line 1: the header must be clip,group")
-    found = {r["clip"].strip(): r["group"].strip() for r in rows}
+    found = {(r["clip"] or "").strip(): (r["group"] or "").strip() for r in rows}
     if missing := [c.name for c in clips if c.name not in found]:
         raise KitError(f"{path}: says no group of {missing[0]}" + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else ""))
     return found

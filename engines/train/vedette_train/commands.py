@@ -84,14 +84,24 @@ def encoder_of(ws: Workspace) -> Path:
     return directory
 
 
+def fitted(ws: Workspace) -> model.Trained:
+    """What the run fitted, with the recipe's newest words and thresholds. All else has to be as it was fitted."""
+    found = model.load(ws.run)
+    late = ("thresholds", "statement", "evaluation", "name", "version")
+    then, now = ({k: v for k, v in report.asdict(r).items() if k not in late} for r in (found.recipe, ws.recipe))
+    if then != now:
+        key = next(k for k in now if then.get(k) != now[k])
+        raise KitError(f"{ws.run}: was fitted with another recipe ({key} differs); run `fit` again")
+    return replace(found, recipe=ws.recipe)
+
+
 def quiet_videos(ws: Workspace, stride: int | None) -> None:
     if not ws.normal_videos:
         raise KitError("no ordinary videos: name a directory that holds some with --normal")
-    trained, store = model.load(ws.run), ws.store_of(encoder_of(ws))
+    trained, store = fitted(ws), ws.store_of(encoder_of(ws))
     store.prepare([quiet.whole(v) for v in ws.normal_videos], augment=False)
     store.prepare(ws.training_clips, augment=True)
     ws.hard_negatives(store)
-    trained = replace(trained, recipe=ws.recipe)
     found = quiet.report(trained, ws.training_clips, ws.normal_videos, store, finetune.stores(ws, ws.frozen_store), ws.work, stride or ws.recipe.stride)
     write_json(ws.run / "quiet.json", found)
     for name, v in found["videos"].items():
@@ -100,7 +110,7 @@ def quiet_videos(ws: Workspace, stride: int | None) -> None:
 
 
 def export(ws: Workspace, out: Path, int8: bool) -> None:
-    trained = replace(model.load(ws.run), recipe=ws.recipe)
+    trained = fitted(ws)
     quantized = ws.run / "encoder.int8.onnx" if int8 else None
     if quantized is not None and not quantized.is_file():
         raise KitError(f"{ws.run}: no encoder.int8.onnx; run `quantize --run {ws.run}` first (it keeps one only if it is good enough)")

@@ -42,11 +42,12 @@ def judge(trained: Trained, clips: Many[Clip], store: FeatureStore, fold: int = 
 
 
 def run(recipe: Recipe, clips: Many[Clip], always: Many[Clip], store_for: StoreFor, splits: Many[Split], seed: int,
-        work: Path, title: str = "folds") -> tuple[list[Judged], list[History]]:
+        work: Path, title: str = "folds", judged_with: FeatureStore | None = None) -> tuple[list[Judged], list[History]]:
     """Trains on each split's first part (and on `always`: hard negatives, of other sources) and judges the second.
 
     `store_for` gives the features for a training part: always the same ones where the encoder is frozen; where it is
-    fine-tuned, those of an encoder that has seen this part alone.
+    fine-tuned, those of an encoder that has seen this part alone. `judged_with`: another encoder, which stands in for the
+    trained one where clips are judged.
     """
     progress = Progress(title, len(splits))
     judged, histories = [], []
@@ -54,10 +55,11 @@ def run(recipe: Recipe, clips: Many[Clip], always: Many[Clip], store_for: StoreF
         part, held = [clips[i] for i in train] + list(always), [clips[i] for i in test]
         refuse_leak(part, held)
         store = store_for(part)
-        store.prepare(held, augment=False)
+        for of in (store, judged_with or store):
+            of.prepare(held, augment=False)
         # With early stopping the held-out part is cut from the training part; otherwise the curves show the fold's own.
         fitted = fit(recipe, part, store, recipe.training.seed + 100 * (seed + 1), work, watch=held)
-        judged += judge(fitted.trained, held, store, fold)
+        judged += judge(fitted.trained, held, judged_with or store, fold)
         histories += fitted.histories
         progress.step()
     if not judged:

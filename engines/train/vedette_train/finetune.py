@@ -43,7 +43,8 @@ def stores(ws: "Workspace", frozen: FeatureStore) -> "StoreFor":
 
 def _tuned(ws: "Workspace", train: Many[Clip], store: FeatureStore) -> FeatureStore:
     recipe = ws.recipe
-    key = digest_of([[c.name, c.label, c.span_ms, store.videos.of(c.path)] for c in train] + [asdict(recipe.training), asdict(recipe.augmentation)])
+    key = digest_of([[c.name, c.label, c.span_ms, store.videos.of(c.path), *c.events_ms] for c in train] + [
+        asdict(recipe.training), asdict(recipe.augmentation), asdict(recipe.head), recipe.pixel_part()])
     directory = encoders.tuned(recipe, ws.cache, key)
     if not (directory / encoders.HALF).is_file():
         views = FeatureStore(recipe, ws.agent, Views(), ws.cache)                # type: ignore[arg-type]

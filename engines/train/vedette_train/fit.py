@@ -65,7 +65,7 @@ def fit(recipe: Recipe, clips: Many[Clip], store: FeatureStore, seed: int, work:
 def _key(recipe: Recipe, train: Many[Clip], watch: Many[Clip], store: FeatureStore, seed: int) -> str:
     parts = {k: v for k, v in asdict(recipe).items() if k in ("classes", "sample_fps", "window", "stride", "head", "training", "augmentation")}
     parts["head"] = parts["head"] | {"heads": None}
-    clips = [[[c.name, c.label, c.source, c.span_ms, store.videos.of(c.path)] for c in of] for of in (train, watch)]
+    clips = [[[c.name, c.label, c.source, c.span_ms, store.videos.of(c.path), *c.events_ms] for c in of] for of in (train, watch)]
     return digest_of([parts, clips, store.rule, seed])[:24]
 
 

@@ -54,7 +54,7 @@ def export(trained: Trained, encoder_dir: Path, agent: Agent, run: Path, out: Pa
         for precision in tolerances:                     # it proves the model before it looks
             agent.run("replay", model / "golden" / "clip.mp4", "--model", model, "--precision", precision)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(name) / "before")            # goes with the temporary directory, once the new one is in place
         model.rename(out)
     return found
 

@@ -1,5 +1,6 @@
 """The encoder in int8 for CPUs: static, symmetric, one scale for each output channel of a weight, calibrated on views of
-training clips. Kept only if the model's AUC stays within 0.005, measured out of fold on both."""
+training clips (with folds: of some that are then judged; calibration sees no labels). The heads stay those of FP32, as on the
+device. Kept only if the AUC stays within 0.005, measured out of fold on both."""
 import shutil
 import tempfile
 from pathlib import Path
@@ -31,12 +32,15 @@ def run(ws: Workspace, encoder_dir: Path) -> dict[str, Any]:
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(made, target / SINGLE)
     small = ws.store_of(target)
-    small.prepare(ws.clips, augment=True)
     figures = {}
+    negatives = ws.hard_negatives(store)
     for what, of in (("fp32", store), ("int8", small)):
-        runs, _ = report.repetitions(ws, ws.recipe, of, ws.hard_negatives(of), title=what)
+        runs, _ = report.repetitions(ws, ws.recipe, store, negatives, title=what, judged_with=of)
         figures[what] = report.figures(runs, ws.recipe)["mean"]
-    lost = figures["fp32"]["roc_auc"] - figures["int8"]["roc_auc"]
+    before, after = figures["fp32"]["roc_auc"], figures["int8"]["roc_auc"]
+    if before is None or after is None:
+        raise KitError("no AUC: the clips that are judged are all Normal, or none is")
+    lost = before - after
     kept = lost <= WITHIN
     if kept:
         shutil.copyfile(target / SINGLE, ws.run / "encoder.int8.onnx")
@@ -48,10 +52,11 @@ def run(ws: Workspace, encoder_dir: Path) -> dict[str, Any]:
 
 def calibration_views(ws: Workspace, scratch: Path) -> list[np.ndarray]:
     """Views of a spread of training clips, every class and many sources among them."""
-    order = np.random.default_rng(ws.recipe.training.seed).permutation(len(ws.clips))[:CALIBRATION_CLIPS]
+    clips = ws.training_clips
+    order = np.random.default_rng(ws.recipe.training.seed).permutation(len(clips))[:CALIBRATION_CLIPS]
     views = []
     for n in order:
-        ws.agent.frames(ws.clips[n].path, scratch / f"c{n}", view=True)
+        ws.agent.frames(clips[n].path, scratch / f"c{n}", view=True)
         found = np.load(scratch / f"c{n}" / "view.npy", mmap_mode="r")
         views.append(np.array(found[::max(1, len(found) // 8)]))
         shutil.rmtree(scratch / f"c{n}")

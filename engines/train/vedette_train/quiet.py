@@ -8,6 +8,7 @@ import numpy as np
 from .clips import Clip
 from .crossval import Judged, StoreFor
 from .examples import judged_windows
+from .errors import KitError
 from .features import FeatureStore
 from .fit import fit
 from .model import Trained, softmax
@@ -19,6 +20,8 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def videos(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise KitError(f"{directory}: is no directory; name one that holds ordinary videos with --normal")
     return sorted(p for p in directory.iterdir() if p.suffix.lower() in VIDEOS)
 
 
@@ -83,7 +86,7 @@ def report(trained: Trained, clips: Many[Clip], normal: Many[Path], store: Featu
         found[video.name] = false_alarms(model, video, own, stride) | {"left_out": video.name in used}
     hours = sum(f["hours"] for f in found.values())
     total = {level: sum(f["alarms_at"][level] for f in found.values()) for level in (f"{l:g}" for l in LEVELS)}
-    return {"videos": found, "hours": hours, "stride": stride, "alarms_a_camera_hour": sum(f["alarms"] for f in found.values()) / hours,
+    return {"thresholds": {c: recipe.threshold(c) for c in recipe.classes if c != NORMAL}, "temperature": trained.temperature, "videos": found, "hours": hours, "stride": stride, "alarms_a_camera_hour": sum(f["alarms"] for f in found.values()) / hours,
             "alarms_a_camera_hour_at": {k: v / hours for k, v in total.items()}}
 
 

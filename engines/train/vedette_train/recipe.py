@@ -198,6 +198,7 @@ def validate(r: Recipe, path: Path) -> None:
         ((e.kind == "model") == (e.model is not None), "encoder.model", 'there exactly when kind = "model"'),
         ((e.kind == "model") == (not e.cuts), "encoder.cuts", 'one or more blocks, unless kind = "model"'),
         (e.fine_tune_blocks == 0 or e.kind != "model", "encoder.fine_tune_blocks", "0 with another model's encoder"),
+        (not (e.fine_tune_blocks and t.patience), "training.patience", "0 with fine_tune_blocks: the encoder has seen what would be held out"),
         (0 <= r.head.dropout < 1, "head.dropout", "0 to below 1"), (r.head.heads >= 1, "head.heads", "1 or more"),
         (t.epochs >= 1 and t.batch >= 2, "training", "epochs of 1 or more, batch of 2 or more"),
         (0 < t.validation_share < 0.5, "training.validation_share", "above 0, below 0.5"),

@@ -20,11 +20,12 @@ HEADLINES = ("accuracy", "roc_auc", "specificity", "macro_f1")
 
 
 def repetitions(ws: Workspace, recipe: Recipe, store: FeatureStore, always: list[Clip], title: str = "folds",
-                ) -> tuple[list[list[Judged]], list[History]]:
+                judged_with: FeatureStore | None = None) -> tuple[list[list[Judged]], list[History]]:
     """One list of judged clips for each fold seed."""
     runs, histories = [], []
     for seed in recipe.evaluation.fold_seeds:
-        judged, more = crossval.run(recipe, ws.clips, always, finetune.stores(ws, store), ws.splits(seed), seed, ws.work, f"{title}, seed {seed}")
+        judged, more = crossval.run(recipe, ws.clips, always, finetune.stores(ws, store), ws.splits(seed), seed, ws.work,
+                                    f"{title}, seed {seed}", judged_with)
         runs.append(judged)
         histories += more
     return runs, histories
@@ -57,12 +58,16 @@ def by_group(runs: list[list[Judged]], recipe: Recipe, groups: dict[str, str]) -
         tables = []
         for judged in runs:
             inside = [j for j in judged if groups[j.clip.name] == group]
+            if not inside:                               # a group of clips that this split does not judge
+                continue
             truth, p = crossval.clip_probabilities(inside, recipe)
             alarm, said = truth != recipe.normal, p.argmax(1) != recipe.normal
             tables.append({"roc_auc": metrics.roc_auc(1 - p[:, recipe.normal], alarm), "sensitivity": _share(said[alarm]),
                            "specificity": _share(~said[~alarm])})
-        found[group] = {"clips": float(len(inside)), "sources": float(len({j.clip.source for j in inside}))} | {
-            k: _mean([t[k] for t in tables]) for k in tables[0]}
+        if tables:
+            own = [j.clip for j in runs[0] if groups[j.clip.name] == group]
+            found[group] = {"clips": float(len(own)), "sources": float(len({c.source for c in own}))} | {
+                k: _mean([t[k] for t in tables]) for k in tables[0]}
     return found
 
 
@@ -79,6 +84,7 @@ def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     store, recipe, groups = ws.frozen_store, ws.recipe, ws.groups
     prepare(ws, store)
     runs, histories = repetitions(ws, recipe, store, ws.hard_negatives(store))
+    save_out_of_fold(run, runs, recipe)
     report: dict[str, Any] = {"recipe": asdict(recipe), "encoder": store.encoder.digest, "protocol": ws.protocol, "split": ws.split}
     report |= figures(runs, recipe)
     report["calibration"] = calibration.report(runs, recipe)
@@ -86,7 +92,6 @@ def evaluate(ws: Workspace, run: Path) -> tuple[dict[str, Any], list[History]]:
     report["groups"] = by_group(runs, recipe, groups)
     report["detection"] = quiet.detection(runs[0], recipe, report["calibration"]["temperature"])
     report["seconds"] = time.monotonic() - began
-    save_out_of_fold(run, runs, recipe)
     return report, histories
 
 

@@ -233,8 +233,8 @@ pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>, rotation: Rotation) ->
             reason: "the plane is shorter than its description".into(),
         })
     };
-    let mut data = vec![0; width as usize * height as usize * 3];
-    for (line, out) in (0..height).zip(data.chunks_exact_mut(width as usize * 3)) {
+    let (mut data, row_bytes) = (blank(width as usize * height as usize * 3), width as usize * 3);
+    for (line, out) in (0..height).zip(unshared(&mut data).chunks_exact_mut(row_bytes)) {
         let y = row(0, line)?;
         let chroma_line = line >> sub_y;
         match layout {
@@ -254,7 +254,7 @@ pub fn full_rgb(picture: &VideoFrameRef<&gst::BufferRef>, rotation: Rotation) ->
             }
         }
     }
-    Ok(upright(Rgb { width, height, data: data.into() }, rotation))
+    Ok(upright(Rgb { width, height, data }, rotation))
 }
 
 /// Turns a picture.
@@ -300,18 +300,20 @@ fn layout(picture: &VideoFrameRef<&gst::BufferRef>) -> Result<Layout, PixelsErro
 }
 
 fn convert(matrix: &Matrix, y: &TypedImage<U8>, chroma: impl Iterator<Item = [u8; 2]>) -> Arc<[u8]> {
-    shared(y.pixels().len() * 3, |rgb| {
-        for ((pixel, y), [cb, cr]) in rgb.chunks_exact_mut(3).zip(y.pixels()).zip(chroma) {
-            pixel.copy_from_slice(&matrix.rgb(y.0, cb, cr));
-        }
-    })
+    let mut rgb = blank(y.pixels().len() * 3);
+    for ((pixel, y), [cb, cr]) in unshared(&mut rgb).chunks_exact_mut(3).zip(y.pixels()).zip(chroma) {
+        pixel.copy_from_slice(&matrix.rgb(y.0, cb, cr));
+    }
+    rgb
 }
 
-/// `length` bytes, written where they will be shared from.
-fn shared(length: usize, write: impl FnOnce(&mut [u8])) -> Arc<[u8]> {
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
-    write(Arc::get_mut(&mut bytes).expect("nobody else has it yet"));
-    bytes
+/// Pixels to be written where they will be shared from: a full picture is too large to be copied for that.
+fn blank(bytes: usize) -> Arc<[u8]> {
+    std::iter::repeat_n(0, bytes).collect()
+}
+
+fn unshared(pixels: &mut Arc<[u8]>) -> &mut [u8] {
+    Arc::get_mut(pixels).expect("nobody else has them yet")
 }
 
 /// The region in pixels, its edges moved outwards to even ones.

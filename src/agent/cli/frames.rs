@@ -59,8 +59,9 @@ pub fn run(args: FramesArgs) -> anyhow::Result<Outcome> {
     };
     let mut frames = PictureWriter::new(format, dir, "frame");
     let mut views = PictureWriter::new(format, dir, "view");
-    let mut index = std::io::BufWriter::new(std::fs::File::create(dir.join(INDEX))?);
-    writeln!(index, "{INDEX_HEADER}")?;
+    let cannot_write = || format!("cannot write to {}", dir.display());
+    let mut index = std::io::BufWriter::new(std::fs::File::create(dir.join(INDEX)).with_context(cannot_write)?);
+    writeln!(index, "{INDEX_HEADER}").with_context(cannot_write)?;
     let mut written = 0;
     let mut done = Ok(());
     let view_shape = Shape::of(&input.view);
@@ -77,11 +78,11 @@ pub fn run(args: FramesArgs) -> anyhow::Result<Outcome> {
         })();
         done.is_ok()
     });
-    done.map_err(|e: std::io::Error| anyhow::Error::new(e).context(format!("cannot write to {}", dir.display())))?;
+    done.map_err(|e: std::io::Error| anyhow::Error::new(e).context(cannot_write()))?;
     let summary = summary?;
-    frames.finish()?;
-    views.finish()?;
-    index.flush()?;
+    frames.finish().with_context(cannot_write)?;
+    views.finish().with_context(cannot_write)?;
+    index.flush().with_context(cannot_write)?;
     for warning in summary.warnings {
         eprintln!("{}: {warning}", args.video.display());
     }

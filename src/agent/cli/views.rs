@@ -36,11 +36,12 @@ pub fn run(args: ViewsArgs) -> anyhow::Result<Outcome> {
 
 fn one(dir: &Path, input: &Input) -> anyhow::Result<()> {
     let cannot_write = || format!("cannot write to {}", dir.display());
+    let frames = FramesDir::open(dir, input.sample_fps)?;
     let mut state = ViewState::new(&input.view, input.sample_fps);
     let mut views = PictureWriter::new(Format::Npy, dir, "view");
     let mut index = std::io::BufWriter::new(std::fs::File::create(dir.join("views.csv")).with_context(cannot_write)?);
     writeln!(index, "{INDEX_HEADER}").with_context(cannot_write)?;
-    for (n, frame) in FramesDir::open(dir, input.sample_fps)?.enumerate() {
+    for (n, frame) in frames.enumerate() {
         let frame = frame?;
         let view = state.push(&frame).with_context(|| format!("frame {n} in {}", dir.display()))?;
         views.write(Shape::of(&input.view), &view.bytes).with_context(cannot_write)?;
