@@ -368,8 +368,7 @@ def alerts(given, results, decode_ms):
                  f"{middle(got['from_score_ms'], ' ms')}.")
     results.note(f"Capture alone: from an access unit's arrival to the frame handed on {middle(got['to_frame_ms'], ' ms')}, "
                  f"10th percentile {percentile(got['to_frame_ms'], 10):.1f}, 90th {percentile(got['to_frame_ms'], 90):.1f}: "
-                 "decoding, and for a picture just before its tick the wait for the next one, which shows that it was "
-                 "the nearest.")
+                 "decoding, scaling and colour.")
 
 
 def percentile(values, p):
