@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{self, Applies, Config, Pace, Problem, Source};
+use crate::agent::config::{Applies, Config, Pace, Problem, Source};
 use crate::agent::control::Control;
 use crate::agent::http::{self, Api, HttpError};
 use crate::agent::incident::{Machine, Thresholds};
@@ -154,10 +154,8 @@ impl Daemon {
         let model = offline::open_model(&config.model.dir)?;
         // A device that only records does without the networks and their memory.
         let classifies = config.cameras.iter().any(|c| c.classify);
-        let load = || {
-            let config::Model { precision, threads, onnxruntime, .. } = &config.model;
-            offline::load_engine(&model, *precision, *threads, onnxruntime.as_deref())
-        };
+        let m = &config.model;
+        let load = || offline::load_engine(&model, m.precision, m.threads, m.onnxruntime.as_deref());
         let engine = classifies.then(load).transpose()?;
         let manifest = Arc::new(model.manifest().clone());
         let wrong = config.check_classes(&manifest.classes);
