@@ -46,9 +46,9 @@ train-setup: ## the training kit's own Python environment with PyTorch, in .cach
 
 train-smoke: ## the training kit without PyTorch: ten classes of generated clips, trained, exported, judged by the agent
 	@cargo build --quiet --bin vedette || cargo build --bin vedette
-	@engines/train/smoke.sh target/debug/vedette $(MODEL)
+	@engines/train/smoke.sh "$${CARGO_TARGET_DIR:-target}/debug/vedette" $(MODEL)
 
 train-test: train-setup ## the training kit's tests, and its smoke run with PyTorch
 	@cargo build --quiet --bin vedette || cargo build --bin vedette
 	$(TRAIN) -m pytest -q engines/train/tests -p no:cacheprovider
-	$(TRAIN) -m vedette_train smoke --full --vedette target/debug/vedette --model $(MODEL)
+	$(TRAIN) -m vedette_train smoke --full --vedette "$${CARGO_TARGET_DIR:-target}/debug/vedette" --model $(MODEL)
