@@ -1,7 +1,7 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit bench build clean-demo train-setup train-smoke train-test
+.PHONY: help setup demo test lint audit fuzz bench build clean-demo train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
@@ -33,6 +33,9 @@ audit: ## known vulnerabilities in dependencies (needs the advisory database: ne
 
 build: setup ## the release binary, target/release/vedette
 	cargo build --release --bin vedette
+
+fuzz: ## one fuzz target for a while: TARGET=config, manifest, mp4, ring, incident or store; SECONDS_MAX=60
+	@deploy/dev/fuzz.sh "$(TARGET)" "$(or $(SECONDS_MAX),60)"
 
 bench: build ## measure what the README claims; writes benches/RESULTS.md with this machine's name
 	@benches/run.sh
