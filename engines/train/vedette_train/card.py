@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from . import compare as comparing
 from .errors import KitError
 from .model import Trained
 from .progress import duration
@@ -49,7 +50,8 @@ def fields(trained: Trained, run: Path, model: Path) -> dict[str, Any]:
         "per_class": ", ".join(f"{c}: {counts[c]}" for c in recipe.classes),
         "hard_negatives": f", and {made['hard_negatives']} pieces of ordinary video as Normal" if made.get("hard_negatives") else "",
         "protocol": report.get("protocol", NOT_MEASURED), "figures": _figures(report), "confusion": _confusion(report),
-        "calibration": _calibration(report), "groups": _groups(report), "quiet": _quiet(quiet, recipe), "detection": _detection(report),
+        "calibration": _calibration(report), "groups": _groups(report), "quiet": _quiet(quiet, recipe),
+        "heads_compared": _heads(run), "int8": _int8(run, model), "detection": _detection(report),
         "making": _making(made, report, recipe), "limits": _words(run, recipe, "limits", LIMITS),
     }
 
@@ -140,6 +142,22 @@ def _detection(report: dict[str, Any]) -> str:
         return "Detection delay: not measured, the clips say no times of events."
     after = f"; {d['delay_s']['median']:.1f} s after their beginning (median), 90 % within {d['delay_s']['90%']:.1f} s" if d["delay_s"] else ""
     return f"Detection: {d['seen']} of {d['events']} events reached the threshold{after}."
+
+
+def _heads(run: Path) -> str:
+    rows = json.loads(file.read_text()) if (file := run / "compare.json").is_file() else []
+    if not rows:
+        return "Other heads: not compared."
+    averaged = f"the logits of {rows[0]['heads']} seeds averaged" if rows[0]["heads"] > 1 else "one seed each, not several averaged as above"
+    return f"On the same features and folds, {averaged}:\n\n{comparing.text(rows)}"
+
+
+def _int8(run: Path, model: Path) -> str:
+    if not (model / "encoder.int8.onnx").is_file():
+        return "int8: this model has no such encoder."
+    found = _json(run / "int8.json")["mean"]
+    figures = "; ".join(f"{name}: AUC {number(f['roc_auc'])}, accuracy {number(f['accuracy'])}, specificity {number(f['specificity'])}" for name, f in found.items())
+    return f"The int8 encoder ({_mb(model / 'encoder.int8.onnx')} MB, for CPUs) under the same protocol, with the heads as they are: {figures}."
 
 
 def _making(made: dict[str, Any], report: dict[str, Any], recipe: Recipe) -> str:

@@ -27,7 +27,7 @@ def run(ws: Workspace, kinds: list[str], heads: int | None) -> list[dict[str, An
         figures = report.figures(runs, recipe)
         seconds = time.monotonic() - began
         size = fit(recipe, ws.clips + always, store, recipe.training.seed, ws.work).trained.parameters()
-        rows.append({"head": kind, "parameters": size, "seconds": seconds, "mean": figures["mean"], "spread": figures["spread"]})
+        rows.append({"head": kind, "heads": recipe.head.heads, "parameters": size, "seconds": seconds, "mean": figures["mean"], "spread": figures["spread"]})
     return rows
 
 
