@@ -56,7 +56,7 @@ class Daemon:
         return done.stdout if done.returncode == 0 else None
 
     def status(self):
-        text = self.ask("status")
+        text = self.ask("status", "--json")
         return json.loads(text) if text else None
 
     def camera(self):

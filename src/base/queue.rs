@@ -80,7 +80,12 @@ impl<T> Queue<T> {
 
     /// Appends an item, by the queue's policy.
     pub fn push(&self, item: T) -> Result<(), PushError<T>> {
-        let mut s = self.lock();
+        self.push_over(item).map(|_| ())
+    }
+
+    /// Appends an item, by the queue's policy; the one that went for it, if one did.
+    pub fn push_over(&self, item: T) -> Result<Option<T>, PushError<T>> {
+        let (mut s, mut gone) = (self.lock(), None);
         if let Full::DropOldestOfKey(same) = self.0.full {
             if s.closed {
                 return Err(PushError::Closed(item));
@@ -88,7 +93,7 @@ impl<T> Queue<T> {
             if s.items.iter().filter(|i| same(i, &item)).count() >= self.0.capacity
                 && let Some(oldest) = s.items.iter().position(|i| same(i, &item))
             {
-                s.items.remove(oldest);
+                gone = s.items.remove(oldest);
                 s.dropped += 1;
             }
         } else {
@@ -105,7 +110,7 @@ impl<T> Queue<T> {
                         s = self.0.not_full.wait(s).expect("no code of the queue's users runs under its lock");
                     }
                     Full::DropOldest | Full::DropOldestOfKey(_) => {
-                        s.items.pop_front();
+                        gone = s.items.pop_front();
                         s.dropped += 1;
                     }
                 }
@@ -114,7 +119,7 @@ impl<T> Queue<T> {
         s.items.push_back(item);
         drop(s);
         self.0.not_empty.notify_one();
-        Ok(())
+        Ok(gone)
     }
 
     /// Appends an item once there is room, whatever the queue's policy: for the one producer that must lose nothing.
@@ -182,9 +187,8 @@ mod tests {
     #[test]
     fn drops_the_oldest_and_counts_it() {
         let q = Queue::new(2, Full::DropOldest);
-        for i in 0..5 {
-            q.push(i).expect("the policy makes room");
-        }
+        let gone: Vec<_> = (0..5).map(|i| q.push_over(i).expect("the policy makes room")).collect();
+        assert_eq!(gone, [None, None, Some(0), Some(1), Some(2)]);
         assert_eq!((q.pop(NOW), q.pop(NOW), q.pop(NOW)), (Popped::Item(3), Popped::Item(4), Popped::TimedOut));
         assert_eq!(q.dropped(), 3);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
 use super::outbox::OutboxStatus;
-use super::state::{CameraCondition, DeviceFacts, Origin};
+use super::state::{CameraCondition, CameraStatus, DeviceFacts, Origin};
 
 /// `.../heartbeat`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,15 +47,31 @@ pub struct HealthReport {
     pub inference: Option<InferenceHealth>,
     /// Memory of the machine and of the daemon.
     pub memory: Option<MemoryHealth>,
+    /// How much of the last minute work waited, by what it waited for (`cpu`, `memory`, `io`); empty where the kernel
+    /// keeps no account.
+    #[serde(default)]
+    pub stalls: BTreeMap<String, StallHealth>,
     /// File systems the daemon writes to, by what lives there (`state`).
     pub disks: BTreeMap<String, DiskHealth>,
+    /// Wear of the device's flash, by block device; those that don't tell are missing.
+    #[serde(default)]
+    pub wear: BTreeMap<String, WearHealth>,
     /// Degrees Celsius by sensor.
     pub temperatures_c: BTreeMap<String, f32>,
+    /// What holds the machine back; absent where nothing of it can be read.
+    pub throttling: Option<ThrottlingHealth>,
 }
 
-/// One camera's counters.
+/// One camera: its state, and its counters.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CameraHealth {
+    /// What it is doing, as in its own `camera` message.
+    #[serde(default)]
+    pub status: CameraStatus,
+    /// Why, in words for a person; absent when all is well.
+    pub reason: Option<String>,
+    /// How often its pictures are looked at; absent for a camera that is only recorded.
+    pub sampling: Option<SamplingHealth>,
     /// Access units that came from the camera or the encoder.
     pub access_units: u64,
     /// Pictures decoded.
@@ -74,6 +90,15 @@ pub struct CameraHealth {
     pub last_video_age_ms: Option<u64>,
 }
 
+/// How often a camera's pictures are looked at, in frames a second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SamplingHealth {
+    /// What the model is made for.
+    pub model_fps: f32,
+    /// What came, in the mean over the last five seconds.
+    pub frames_fps: f32,
+}
+
 /// Time that inference takes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct InferenceHealth {
@@ -81,6 +106,9 @@ pub struct InferenceHealth {
     pub engine: String,
     /// Time a frame: its encoder pass and its share of the head's.
     pub frame_ms: Timing,
+    /// From the arrival of a frame's access unit to the end of the pass that it was in: decoding, waiting, inference.
+    #[serde(default)]
+    pub delay_ms: Timing,
 }
 
 /// Durations of late, in milliseconds.
@@ -96,11 +124,78 @@ pub struct Timing {
     pub max: f32,
 }
 
-/// Memory.
+/// Memory. A Jetson's graphics processor uses the machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryHealth {
     /// Resident memory of the daemon.
     pub resident_bytes: u64,
+    /// What programs of the machine could still have without swapping.
+    pub available_bytes: Option<u64>,
+    /// All memory of the machine.
+    pub total_bytes: Option<u64>,
+}
+
+/// How much of the last minute work waited for something that was short, in percent of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StallHealth {
+    /// At least one task waited.
+    pub some_percent: f32,
+    /// All tasks that were not idle waited at once; absent where the kernel doesn't say.
+    pub all_percent: Option<f32>,
+}
+
+/// How worn flash is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct WearHealth {
+    /// Part of its rated life that is used up at most, in steps of 10; 110: more than all of it.
+    pub life_used_percent: Option<u8>,
+    /// What is left of the blocks that stand in for worn ones.
+    pub reserve: Option<Reserve>,
+}
+
+/// Reserve blocks of flash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reserve {
+    /// Enough.
+    Normal,
+    /// 80 % are used: replace the device soon.
+    Warning,
+    /// Hardly any are left: it may become read-only at any time.
+    Urgent,
+}
+
+/// What the machine does against heat and over-current.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ThrottlingHealth {
+    /// Something is slowed down now.
+    pub active: bool,
+    /// Cooling devices in force, by the kernel's name; fans are left out.
+    pub cooling: BTreeMap<String, CoolingLevel>,
+    /// Clocks of the processors, `cpu` and `gpu`, where they can be read; of several clusters the one that is limited most.
+    pub clocks: BTreeMap<String, ProcessorClock>,
+    /// Times since boot that the supply could not give the current asked for (Jetson Orin).
+    pub over_current_events: Option<u64>,
+}
+
+/// How far a cooling device is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CoolingLevel {
+    /// From 0, not in force ...
+    pub level: u64,
+    /// ... to this.
+    pub most: u64,
+}
+
+/// A processor's clock, in MHz.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessorClock {
+    /// Now.
+    pub now_mhz: u32,
+    /// The limit in force: heat sets one, and so does a power mode.
+    pub limit_mhz: u32,
+    /// What the hardware can.
+    pub rated_mhz: u32,
 }
 
 /// A file system.

@@ -12,4 +12,5 @@ pub mod heartbeat;
 pub mod outbox;
 pub mod schema;
 pub mod state;
+pub mod status;
 pub mod topics;

@@ -29,7 +29,10 @@ mod tests {
 
     use super::super::alert::{AlertKind, ClockState};
     use super::super::cloudevent::{self, Sending};
-    use super::super::heartbeat::{CameraHealth, HealthReport, InferenceHealth, MemoryHealth};
+    use super::super::heartbeat::{
+        CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, StallHealth,
+        ThrottlingHealth, WearHealth,
+    };
     use super::super::outbox::OutboxStatus;
     use super::super::state::{CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
     use super::super::topics::DeviceTopics;
@@ -114,8 +117,23 @@ mod tests {
         let status =
             OutboxStatus { newest: 9, oldest_kept: Some(4), pending: 2, unconfirmed: 4, given_up: vec![(1, 3)] };
         validate("outbox.schema.json", &OutboxState { origin: origin(), status: status.clone() });
+        let sampling = Some(SamplingHealth { model_fps: 8.0, frames_fps: 7.4 });
+        let throttling = ThrottlingHealth {
+            active: true,
+            cooling: BTreeMap::from([("cpu-throttle-alert".into(), CoolingLevel { level: 1, most: 1 })]),
+            ..ThrottlingHealth::default()
+        };
         let health = HealthReport {
-            cameras: BTreeMap::from([("north".into(), CameraHealth { frames: 9, ..CameraHealth::default() })]),
+            cameras: BTreeMap::from([(
+                "north".into(),
+                CameraHealth { frames: 9, sampling, ..CameraHealth::default() },
+            )]),
+            stalls: BTreeMap::from([("io".into(), StallHealth::default())]),
+            wear: BTreeMap::from([(
+                "mmcblk0".into(),
+                WearHealth { life_used_percent: Some(20), reserve: Some(Reserve::Normal) },
+            )]),
+            throttling: Some(throttling),
             drops: BTreeMap::from([("evidence".into(), 1)]),
             inference: Some(InferenceHealth { engine: "onnxruntime".into(), ..InferenceHealth::default() }),
             memory: Some(MemoryHealth::default()),

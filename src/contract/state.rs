@@ -71,10 +71,11 @@ pub struct DeviceState {
 }
 
 /// What a camera is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CameraStatus {
     /// No picture yet.
+    #[default]
     Starting,
     /// Pictures come.
     Live,

@@ -164,9 +164,9 @@ impl Agent {
         vedette(name.iter().map(std::ffi::OsStr::new).chain(config).chain(rest.iter().map(std::ffi::OsStr::new)))
     }
 
-    /// `vedette status`.
+    /// `vedette status --json`.
     pub fn status(&self) -> Value {
-        serde_json::from_slice(&self.command(&["status"]).stdout).expect("JSON")
+        serde_json::from_slice(&self.command(&["status", "--json"]).stdout).expect("JSON")
     }
 
     /// `vedette incidents list --json`, newest first.

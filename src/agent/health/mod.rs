@@ -1,9 +1,25 @@
-//! What the operating system knows of the device: its clock, memory, disk and temperatures. What the stages know
-//! of themselves they count themselves; `run::health` puts both together for the heartbeat and `status`.
+//! What the operating system knows of the device: its clock, memory, disk, wear, temperatures and what holds it back.
+//! What the stages know of themselves they count themselves; `run::health` puts both together for the heartbeat and
+//! `status`.
+//!
+//! | file | reads |
+//! |---|---|
+//! | `sensors` | clock and disk; everything at one moment |
+//! | `thermal` | temperatures, cooling devices, clocks of processors |
+//! | `memory` | memory, and what work waits for |
+//! | `wear` | the age of flash |
+//! | `sysfs` | one file |
 //!
 //! What does not belong here: judging (what counts as too hot or too full is the reader's affair) and the clocks
 //! themselves (`base::clock`).
 
+mod memory;
 mod sensors;
+mod sysfs;
+mod thermal;
+mod wear;
 
-pub use sensors::{ClockReading, DiskReading, Readings, Sensors, Temperature};
+#[cfg(test)]
+mod machines;
+
+pub use sensors::{ClockReading, Readings, Sensors};

@@ -9,6 +9,7 @@
 //! another time service (chrony, ntpd, PTP) nothing is known, and [`ClockReading::Unknown`] says just that; no
 //! estimate of the error is ever given.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,10 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
+use super::{memory, thermal, wear};
 use crate::base::clock::Wall;
 use crate::contract::alert::ClockState;
+use crate::contract::heartbeat::{DiskHealth, MemoryHealth, StallHealth, ThrottlingHealth, WearHealth};
 
 /// A synchronisation counts for so long: after it, at the 500 ppm that Linux allows for an undisciplined clock, 16 s
 /// of error are possible, and the kernel too calls its clock unsynchronised. timesyncd asks every 34 minutes or
@@ -47,36 +50,23 @@ impl From<ClockReading> for ClockState {
     }
 }
 
-/// Space of the file system that a directory lies on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct DiskReading {
-    /// Bytes that this user can still write.
-    pub free_bytes: u64,
-    /// All of it, in bytes.
-    pub total_bytes: u64,
-}
-
-/// One thermal zone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Temperature {
-    /// Its kind as the kernel names it, for example `cpu-thermal`.
-    pub zone: String,
-    /// Degrees Celsius.
-    pub celsius: f32,
-}
-
-/// Everything at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Everything at one moment, as the heartbeat carries it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Readings {
     /// The clock.
-    #[serde(flatten)]
     pub clock: ClockReading,
-    /// Memory of this process that is resident, in bytes.
-    pub resident_bytes: Option<u64>,
+    /// Of the machine and of this process.
+    pub memory: Option<MemoryHealth>,
+    /// By what is short.
+    pub stalls: BTreeMap<String, StallHealth>,
     /// The disk of the state directory.
-    pub disk: Option<DiskReading>,
-    /// By zone number.
-    pub temperatures: Vec<Temperature>,
+    pub disk: Option<DiskHealth>,
+    /// By block device.
+    pub wear: BTreeMap<String, WearHealth>,
+    /// Degrees Celsius by thermal zone.
+    pub temperatures_c: BTreeMap<String, f32>,
+    /// What holds the machine back.
+    pub throttling: Option<ThrottlingHealth>,
 }
 
 /// Where the readings come from.
@@ -101,9 +91,12 @@ impl Sensors {
     pub fn read(&self, now: Wall) -> Readings {
         Readings {
             clock: self.clock(now),
-            resident_bytes: self.resident_bytes(),
+            memory: memory::memory(&self.root),
+            stalls: memory::stalls(&self.root),
             disk: self.disk().ok(),
-            temperatures: self.temperatures(),
+            wear: wear::wear(&self.root),
+            temperatures_c: thermal::temperatures(&self.root),
+            throttling: thermal::throttling(&self.root),
         }
     }
 
@@ -121,34 +114,12 @@ impl Sensors {
     }
 
     /// Space on the disk of the state directory.
-    pub fn disk(&self) -> io::Result<DiskReading> {
+    pub fn disk(&self) -> io::Result<DiskHealth> {
         let fs = rustix::fs::statvfs(&self.state_dir)?;
-        Ok(DiskReading {
+        Ok(DiskHealth {
             free_bytes: fs.f_bavail.saturating_mul(fs.f_frsize),
             total_bytes: fs.f_blocks.saturating_mul(fs.f_frsize),
         })
-    }
-
-    fn resident_bytes(&self) -> Option<u64> {
-        resident_bytes(&fs::read_to_string(self.root.join("proc/self/status")).ok()?)
-    }
-
-    fn temperatures(&self) -> Vec<Temperature> {
-        let Ok(zones) = fs::read_dir(self.root.join("sys/class/thermal")) else {
-            return Vec::new();
-        };
-        let mut found: Vec<(u32, Temperature)> = zones
-            .filter_map(|zone| {
-                let zone = zone.ok()?;
-                let number = zone.file_name().to_str()?.strip_prefix("thermal_zone")?.parse().ok()?;
-                // Reading a zone that is switched off is an error: it has no temperature then.
-                let celsius = celsius(&fs::read_to_string(zone.path().join("temp")).ok()?)?;
-                let kind = fs::read_to_string(zone.path().join("type")).ok()?;
-                Some((number, Temperature { zone: kind.trim().to_string(), celsius }))
-            })
-            .collect();
-        found.sort_by_key(|(number, _)| *number);
-        found.into_iter().map(|(_, temperature)| temperature).collect()
     }
 }
 
@@ -159,58 +130,25 @@ fn clock_reading(set: Wall, now: Wall) -> ClockReading {
     if age_s <= SYNCHRONISED_FOR_S { ClockReading::Synchronised { age_s } } else { ClockReading::NotSynchronised }
 }
 
-/// `VmRSS` of a `/proc/<pid>/status`, which counts in units of 1024 bytes (proc(5)).
-fn resident_bytes(status: &str) -> Option<u64> {
-    let kib: u64 = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-/// A thermal zone's `temp`: thousandths of a degree Celsius. Readings that no such machine survives are a broken
-/// sensor's.
-fn celsius(temp: &str) -> Option<f32> {
-    let millidegrees: i32 = temp.trim().parse().ok()?;
-    (-60_000..=200_000).contains(&millidegrees).then_some(millidegrees as f32 / 1000.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::clock::{Clock, SystemClock};
-    use proptest::prelude::*;
-
-    fn write(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    #[test]
-    fn reads_a_machine() {
-        let root = tempfile::tempdir().unwrap();
-        write(root.path(), "proc/self/status", "Name:\tvedette\nVmHWM:\t  70000 kB\nVmRSS:\t   51234 kB\n");
-        write(root.path(), "sys/class/thermal/thermal_zone10/type", "tj-thermal\n");
-        write(root.path(), "sys/class/thermal/thermal_zone10/temp", "61250\n");
-        write(root.path(), "sys/class/thermal/thermal_zone2/type", "cpu-thermal\n");
-        write(root.path(), "sys/class/thermal/thermal_zone2/temp", "-4500\n");
-        write(root.path(), "sys/class/thermal/thermal_zone3/type", "off\n");
-        write(root.path(), "sys/class/thermal/cooling_device0/type", "fan\n");
-        let readings = Sensors::under(root.path(), root.path()).read(Wall::from_unix_ms(0));
-        assert_eq!(readings.resident_bytes, Some(51_234 * 1024));
-        let zones: Vec<_> = readings.temperatures.iter().map(|t| (t.zone.as_str(), t.celsius)).collect();
-        assert_eq!(zones, [("cpu-thermal", -4.5), ("tj-thermal", 61.25)]);
-        let disk = readings.disk.unwrap();
-        assert!(disk.free_bytes <= disk.total_bytes && disk.total_bytes > 0);
-        assert_eq!(serde_json::to_value(&readings).unwrap()["clock"], "unknown");
-    }
 
     #[test]
     fn what_is_not_there_is_absent_and_not_zero() {
         let root = tempfile::tempdir().unwrap();
         let readings = Sensors::under(root.path(), &root.path().join("gone")).read(Wall::from_unix_ms(0));
-        assert_eq!(
-            readings,
-            Readings { clock: ClockReading::Unknown, resident_bytes: None, disk: None, temperatures: Vec::new() }
-        );
+        let nothing = Readings {
+            clock: ClockReading::Unknown,
+            memory: None,
+            stalls: BTreeMap::new(),
+            disk: None,
+            wear: BTreeMap::new(),
+            temperatures_c: BTreeMap::new(),
+            throttling: None,
+        };
+        assert_eq!(readings, nothing);
     }
 
     #[test]
@@ -221,7 +159,7 @@ mod tests {
         assert_eq!(sensors.clock(now), ClockReading::Unknown);
         fs::create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
         assert_eq!(sensors.clock(now), ClockReading::NotSynchronised);
-        write(root.path(), "run/systemd/timesync/synchronized", "");
+        fs::write(root.path().join("run/systemd/timesync/synchronized"), "").unwrap();
         let ClockReading::Synchronised { age_s } = sensors.clock(now) else { panic!("it was touched just now") };
         assert!(age_s < 600);
         let much_later = now + std::time::Duration::from_secs(2 * SYNCHRONISED_FOR_S);
@@ -240,21 +178,10 @@ mod tests {
     #[test]
     fn this_machine_has_a_process_with_memory() {
         let readings = Sensors::of_machine(Path::new("/")).read(SystemClock::new().wall());
-        assert!(readings.resident_bytes.unwrap() > 100_000);
-        assert!(readings.disk.is_some());
-    }
-
-    proptest! {
-        #[test]
-        fn readings_are_what_was_written(junk in "\\PC*", kib in 0..1_u64 << 40, milli in any::<i32>()) {
-            let status = format!("Name:\t{junk}\nVmRSS:\t {kib} kB\n");
-            prop_assert_eq!(resident_bytes(&status), Some(kib * 1024));
-            let status = format!("VmRSS:\t{junk}x kB\n");
-            prop_assert_eq!(resident_bytes(&status), None);
-            let expected = (-60_000..=200_000).contains(&milli).then_some(milli as f32 / 1000.0);
-            prop_assert_eq!(celsius(&format!("{milli}\n")), expected);
-            let temp = format!("{junk}C");
-            prop_assert_eq!(celsius(&temp), None);
-        }
+        let memory = readings.memory.unwrap();
+        assert!(memory.resident_bytes > 100_000);
+        assert!(memory.available_bytes <= memory.total_bytes && memory.total_bytes > Some(memory.resident_bytes));
+        let disk = readings.disk.unwrap();
+        assert!(disk.free_bytes <= disk.total_bytes && disk.total_bytes > 0);
     }
 }

@@ -41,11 +41,12 @@ impl CaptureSink for CameraSink {
 
     fn frame(&self, frame: Frame) {
         let pushed = match self.pace {
-            Pace::Realtime => self.frames.push(frame),
-            Pace::FlatOut => self.frames.push_waiting(frame),
+            Pace::Realtime => self.frames.push_over(frame),
+            Pace::FlatOut => self.frames.push_waiting(frame).map(|()| None),
         };
-        if pushed.is_err() {
-            log::debug!("{}: a frame after the end of inference is let go", self.camera);
+        match pushed {
+            Ok(overtaken) => self.health.frame_came(&self.record, overtaken.is_some().into()),
+            Err(_) => log::debug!("{}: a frame after the end of inference is let go", self.camera),
         }
     }
 

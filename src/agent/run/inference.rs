@@ -59,7 +59,7 @@ impl Inference {
         }
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
-        self.health.inferred(batch.len(), self.clock.now().since(began));
+        self.health.inferred(batch.iter().map(|f| f.arrival), self.clock.now().since(began));
         for (frame, result) in batch.iter().zip(results) {
             match result {
                 Ok(Some(score)) => {

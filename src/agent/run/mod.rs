@@ -165,8 +165,8 @@ impl Daemon {
         let sample_fps = manifest.sample_fps;
         let reference = model.reference();
 
-        let health =
-            Arc::new(Health::new(&config, reference.clone(), engine.as_ref().map(|e| e.info.clone()), clock.clone()));
+        let info = engine.as_ref().map(|e| e.info.clone());
+        let health = Arc::new(Health::new(&config, (reference.clone(), sample_fps), info, clock.clone()));
         let context = DeviceContext {
             site: config.device.site.clone(),
             device: config.device.id.clone(),
@@ -301,7 +301,9 @@ impl Daemon {
             commands: control,
             status: {
                 let health = health.clone();
-                Arc::new(move || health.status())
+                Arc::new(move || {
+                    serde_json::to_value(health.status()).expect("numbers and texts with textual keys are always JSON")
+                })
             },
         };
         // The uplink first: it ends first, and its last words must not wait for a slow request.

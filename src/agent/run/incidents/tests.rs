@@ -66,7 +66,7 @@ impl Rig {
             clip: config.clip.clone(),
             clock: clock.clone(),
             events: Events::default(),
-            health: Arc::new(Health::new(&config, model, None, clock.clone())),
+            health: Arc::new(Health::new(&config, (model, 8.0), None, clock.clone())),
         });
         let writer = std::thread::spawn(move || writer.run(&Beat::detached()));
         Rig { _dir: dir, clock, worker, inbox, clips, store, writer }

@@ -1,0 +1,246 @@
+//! How the device is: what the stages count, what the queues between them dropped, what the sensors say. Read by the
+//! heartbeat, by `vedette status` and by systemd's status line. `camera` is what is known of one camera, `durations`
+//! are percentiles.
+//!
+//! Locks: a few for each camera, one for durations; each is held for a copy only.
+
+mod camera;
+mod durations;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::incidents::Inbox;
+use crate::agent::capture::{CameraState, Frame};
+use crate::agent::config::{CameraId, Config};
+use crate::agent::health::Sensors;
+use crate::agent::incident::MachineCounters;
+use crate::agent::infer::EngineInfo;
+use crate::agent::ring::SharedRing;
+use crate::agent::store::Store;
+use crate::agent::uplink::Link;
+use crate::base::clock::{Clock, Mono};
+use crate::base::queue::Queue;
+use crate::contract::alert::{ClockState, ModelRef};
+use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth};
+use crate::contract::outbox::Outbox;
+use crate::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
+use crate::contract::status::DeviceStatus;
+
+pub use camera::CameraRecord;
+use durations::Durations;
+
+struct Queues {
+    frames: Queue<Frame>,
+    inbox: Inbox,
+    store: Store,
+    rings: BTreeMap<CameraId, SharedRing>,
+}
+
+/// See the module's doc.
+pub struct Health {
+    clock: Arc<dyn Clock>,
+    started: Mono,
+    sensors: Sensors,
+    facts: DeviceFacts,
+    engine: Option<EngineInfo>,
+    cameras: BTreeMap<CameraId, Arc<CameraRecord>>,
+    inference: Mutex<Inference>,
+    queues: OnceLock<Queues>,
+    uplink: OnceLock<(Arc<dyn Outbox>, watch::Receiver<Link>)>,
+    machine: Mutex<MachineCounters>,
+    version: watch::Sender<u64>,
+}
+
+/// How long frames take.
+#[derive(Default)]
+struct Inference {
+    frame: Durations,
+    delay: Durations,
+}
+
+impl Health {
+    /// Of a device with this config, model (and the frames a second that it is made for) and, if any camera is
+    /// classified, engine.
+    pub fn new(
+        config: &Config,
+        (model, sample_fps): (ModelRef, f32),
+        engine: Option<EngineInfo>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let record = |classify: bool| Arc::new(CameraRecord::new(classify.then_some(sample_fps)));
+        let cameras = config.cameras.iter().map(|c| (c.id.clone(), record(c.classify))).collect();
+        Health {
+            started: clock.now(),
+            clock,
+            sensors: Sensors::of_machine(&config.paths.state_dir),
+            facts: DeviceFacts { agent_version: env!("CARGO_PKG_VERSION").to_owned(), model: Some(model) },
+            engine,
+            cameras,
+            inference: Mutex::default(),
+            queues: OnceLock::new(),
+            uplink: OnceLock::new(),
+            machine: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
+    }
+
+    /// A camera's record; one that no config names has one that nobody reads.
+    pub fn camera(&self, camera: &CameraId) -> Arc<CameraRecord> {
+        self.cameras.get(camera).cloned().unwrap_or_default()
+    }
+
+    /// Drops are read from these from now on.
+    pub fn watch_queues(
+        &self,
+        frames: Queue<Frame>,
+        inbox: Inbox,
+        store: Store,
+        rings: BTreeMap<CameraId, SharedRing>,
+    ) {
+        self.queues.set(Queues { frames, inbox, store, rings }).ok();
+    }
+
+    /// The link and the outbox are read from these from now on.
+    pub fn watch_uplink(&self, outbox: Arc<dyn Outbox>, link: watch::Receiver<Link>) {
+        self.uplink.set((outbox, link)).ok();
+    }
+
+    /// A camera's state has changed.
+    pub fn camera_state(&self, record: &CameraRecord, state: &CameraState) {
+        record.state_is(state.clone(), self.clock.wall());
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// Video came from a camera.
+    pub fn video_came(&self, record: &CameraRecord) {
+        record.video_came(self.clock.now());
+    }
+
+    /// A frame goes to inference; so many older ones of its camera were let go for it.
+    pub fn frame_came(&self, record: &CameraRecord, overtaken: u64) {
+        record.frame_came(self.clock.now(), overtaken);
+    }
+
+    /// Frames that arrived at these times went through the encoder (and the windows that were due through the head) in
+    /// one pass.
+    pub fn inferred(&self, arrivals: impl ExactSizeIterator<Item = Mono>, took: Duration) {
+        let (now, frames) = (self.clock.now(), arrivals.len());
+        let mut inference = self.inference.lock().expect("nothing panics under this lock");
+        inference.frame.add(took / frames.max(1) as u32, frames);
+        for arrival in arrivals {
+            inference.delay.add(now.since(arrival), 1);
+        }
+    }
+
+    /// A window was scored.
+    pub fn scored(&self, camera: &CameraId) {
+        self.camera(camera).windows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the incident machine did not act on.
+    pub fn machine(&self, counters: MachineCounters) {
+        *self.machine.lock().expect("nothing panics under this lock") = counters;
+    }
+
+    /// An incident opened.
+    pub fn incident_opened(&self, camera: &CameraId) {
+        self.camera(camera).incidents.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A frame could not be classified; whether that should be logged (again).
+    pub fn inference_failed(&self, camera: &CameraId) -> bool {
+        self.camera(camera).inference_failed(self.clock.now())
+    }
+
+    /// One line.
+    pub fn summary(&self) -> String {
+        let conditions = self.cameras();
+        let live = conditions.iter().filter(|c| c.status == CameraStatus::Live).count();
+        let lost: Vec<_> =
+            conditions.iter().filter(|c| c.status == CameraStatus::Lost).map(|c| c.camera.as_str()).collect();
+        let lost = if lost.is_empty() { String::new() } else { format!(", lost: {}", lost.join(", ")) };
+        let link = match self.uplink.get().map(|(_, link)| link.borrow().clone()) {
+            None => "no broker configured".to_owned(),
+            Some(Link::Up { .. }) => "broker connected".to_owned(),
+            Some(Link::Down { why, .. }) => format!("broker away: {why}"),
+            Some(Link::Starting | Link::Stopped) => "broker not connected".to_owned(),
+        };
+        format!("{live} of {} cameras live{lost}; {link}", conditions.len())
+    }
+
+    /// Everything, as `vedette status` shows it.
+    pub fn status(&self) -> DeviceStatus {
+        DeviceStatus {
+            summary: self.summary(),
+            agent: self.facts.clone(),
+            clock: self.clock(),
+            cameras: self.cameras(),
+            health: self.report(),
+            outbox: self.uplink.get().and_then(|(outbox, _)| outbox.status().ok()),
+        }
+    }
+
+    fn inference(&self, engine: &EngineInfo) -> InferenceHealth {
+        let inference = self.inference.lock().expect("nothing panics under this lock");
+        InferenceHealth {
+            engine: engine.runtime.clone(),
+            frame_ms: inference.frame.timing(),
+            delay_ms: inference.delay.timing(),
+        }
+    }
+}
+
+impl HealthSource for Health {
+    fn report(&self) -> HealthReport {
+        let readings = self.sensors.read(self.clock.wall());
+        let (now, rings) = (self.clock.now(), self.queues.get().map(|q| &q.rings));
+        let health = |id, record: &CameraRecord| record.health(now, rings.and_then(|r| r.get(id)));
+        let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), health(id, record))).collect();
+        let machine = *self.machine.lock().expect("nothing panics under this lock");
+        let mut drops = BTreeMap::from([
+            ("scores_out_of_order".to_owned(), machine.out_of_order),
+            ("windows_in_cool_down".to_owned(), machine.cooled_down),
+        ]);
+        if let Some(q) = self.queues.get() {
+            let store = q.store.counters();
+            drops.insert("frames_before_inference".to_owned(), q.frames.dropped());
+            drops.insert("scores_before_incident".to_owned(), q.inbox.dropped());
+            drops.insert("records_refused_by_store".to_owned(), store.refused);
+            drops.insert("records_lost_by_store".to_owned(), store.lost);
+        }
+        HealthReport {
+            uptime_s: now.since(self.started).as_secs(),
+            cameras,
+            drops,
+            inference: self.engine.as_ref().map(|engine| self.inference(engine)),
+            memory: readings.memory,
+            stalls: readings.stalls,
+            disks: readings.disk.map(|disk| ("state".to_owned(), disk)).into_iter().collect(),
+            wear: readings.wear,
+            temperatures_c: readings.temperatures_c,
+            throttling: readings.throttling,
+        }
+    }
+
+    fn facts(&self) -> DeviceFacts {
+        self.facts.clone()
+    }
+
+    fn cameras(&self) -> Vec<CameraCondition> {
+        let since = self.clock.wall_at(self.started);
+        self.cameras.iter().map(|(id, record)| record.condition(id, since)).collect()
+    }
+
+    fn clock(&self) -> ClockState {
+        self.sensors.clock(self.clock.wall()).into()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}

@@ -1,0 +1,26 @@
+//! What `vedette status` shows: everything the device knows of itself, at one moment. The daemon answers it on its
+//! socket; it is not published.
+
+use serde::{Deserialize, Serialize};
+
+use super::alert::ClockState;
+use super::heartbeat::HealthReport;
+use super::outbox::OutboxStatus;
+use super::state::{CameraCondition, DeviceFacts};
+
+/// The answer of `/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// One line for a person.
+    pub summary: String,
+    /// What it is.
+    pub agent: DeviceFacts,
+    /// Whether it knows the time.
+    pub clock: ClockState,
+    /// Its cameras, in the words of their `camera` messages.
+    pub cameras: Vec<CameraCondition>,
+    /// How it is, as in the heartbeat.
+    pub health: HealthReport,
+    /// The durable queue; absent without a broker in the config, or while the database does not answer.
+    pub outbox: Option<OutboxStatus>,
+}
