@@ -1,7 +1,7 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit fuzz bench build clean-demo train-setup train-smoke train-test
+.PHONY: help setup demo test lint audit fuzz bench build clean-demo soak-kill train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
@@ -21,6 +21,11 @@ test: setup ## all tests: unit, property, and integration against a real Mosquit
 	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
 	@$(MAKE) --no-print-directory train-smoke
+
+KILLS ?= 1000
+
+soak-kill: setup ## kill -9 at random moments, KILLS times (1,000; about an hour): nothing stored may be missing, open or broken
+	@VEDETTE_KILLS="$(KILLS)" deploy/dev/nextest.sh run --test all --no-capture kills_at_random_moments
 
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
 	cargo fmt --check

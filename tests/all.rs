@@ -6,6 +6,7 @@ mod commands;
 mod common;
 mod daemon;
 mod fuzz;
+mod kills;
 mod layering;
 mod service;
 mod uplink;

@@ -116,13 +116,18 @@ fn a_killed_daemon_leaves_nothing_open() {
         let incident = agent.incidents().pop()?;
         (incident["clip"]["state"] == "recording").then_some(())
     });
+    let part =
+        agent.state().join(agent.incidents()[0]["clip"]["path"].as_str().expect("a path")).with_extension("part");
+    wait_for("a fragment", || (part.metadata().ok()?.len() > 20_000).then_some(()));
     agent.signal("KILL");
     agent.wait();
     agent.restart();
-    let incident = agent.incidents().into_iter().find(|i| i["id"] == id.as_str()).expect("it was committed");
-    assert_eq!(incident["state"], "closed");
-    assert_eq!(incident["clip"]["state"], "lost");
-    assert!(incident["clip"]["lost_because"].is_string(), "{incident}");
+    assert!(agent.incidents().iter().any(|i| i["id"] == id.as_str()), "it was committed");
+    let incident = agent.wait_for_clip(&id);
+    assert_eq!((&incident["state"], &incident["close_reason"]), (&"closed".into(), &"interrupted".into()));
+    assert_eq!(incident["clip"]["state"], "done", "with the footage that was on the disk: {incident}");
+    let (length_s, flags) = probe(&agent.state().join(incident["clip"]["path"].as_str().expect("a path")));
+    assert!(flags[0].starts_with('K') && length_s > 0.5, "{length_s} s");
     wait_until_live(&agent);
     agent.raise_test();
     assert!(agent.terminate().success());

@@ -10,7 +10,8 @@ use crate::agent::config::{self, Config};
 use crate::agent::health::Sensors;
 use crate::agent::infer::model::Model;
 use crate::agent::run::outbox_policy;
-use crate::agent::store::{CheckReport, DeviceContext, Repair, check};
+use crate::agent::run::repair::recover;
+use crate::agent::store::{CheckReport, DeviceContext, Repair, check, database_path};
 use crate::base::clock::{Clock, SystemClock};
 
 /// Look after the device's store
@@ -25,8 +26,9 @@ enum What {
     /// Compare database, rows, files and hashes; exit code 1 if something is wrong
     ///
     /// Without --repair it only looks, and may do so while the daemon runs. With --repair (the daemon must be stopped)
-    /// incidents that a killed daemon left open are closed, and clips whose files are gone or damaged are marked lost,
-    /// each with its alert. No file is ever deleted: it may be evidence.
+    /// incidents that a killed daemon left open are closed, the clips it was recording are finished with the footage
+    /// that they have, and clips whose files are gone or damaged are marked lost, each with its alert. No footage is ever
+    /// deleted: it may be evidence.
     Check {
         #[command(flatten)]
         config: ConfigArgs,
@@ -44,8 +46,17 @@ pub fn run(args: StoreArgs) -> anyhow::Result<Outcome> {
     let config = config::load(&config.config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let context = context(&config, &clock);
-    let repair = if repair { Repair::Yes { context: &context, clock: &*clock } } else { Repair::No };
-    let report = check(&config.paths.state_dir, repair)?;
+    let state_dir = &config.paths.state_dir;
+    let report = if repair {
+        // What is not there is reported by the check, not made by the repair.
+        let there = database_path(state_dir).exists();
+        let finished = if there { recover(state_dir, context.clone(), Arc::clone(&clock))? } else { Vec::new() };
+        let mut report = check(state_dir, Repair::Yes { context: &context, clock: &*clock })?;
+        report.repaired.splice(0..0, finished);
+        report
+    } else {
+        check(state_dir, Repair::No)?
+    };
     let mut out = Out::new();
     if json {
         out.json(&report)?;
@@ -78,10 +89,16 @@ fn text(r: &CheckReport) -> Vec<String> {
     lines.extend(r.integrity.iter().map(|i| format!("database: {i}")));
     lines.extend(r.clip_faults.iter().map(|f| format!("clip: {f}")));
     lines.extend(r.orphan_files.iter().map(|f| format!("no row names {f}; it is kept")));
-    lines.extend(r.partial_files.iter().map(|f| format!("never finished: {f}; it is kept")));
+    lines.extend(
+        r.partial_files
+            .iter()
+            .map(|f| format!("not finished: {f} (--repair, or the daemon's next start, finishes it)")),
+    );
     lines.extend(r.open_incidents.iter().map(|i| format!("left open: incident {i} (--repair closes it)")));
     lines.extend(
-        r.unfinished_clips.iter().map(|i| format!("left unfinished: clip of incident {i} (--repair marks it lost)")),
+        r.unfinished_clips
+            .iter()
+            .map(|i| format!("left unfinished: clip of incident {i} (--repair finishes it, or marks it lost)")),
     );
     lines.extend(r.repaired.iter().map(|what| format!("repaired: {what}")));
     lines.push(if r.is_clean() { "all is well".to_owned() } else { "something is wrong, see above".to_owned() });

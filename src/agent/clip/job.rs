@@ -15,8 +15,9 @@ use super::mp4::finish::{Finished, Finisher};
 use super::mp4::part::Part;
 use super::paths::Paths;
 use super::plan::{ClipOrder, Ending, OrderKind, Plan, Seen, Verdict};
+use super::recovery::Leftover;
 use super::worker::Wiring;
-use super::{ClipError, Done, Recording};
+use super::{ClipError, Done, Recording, Unfinished};
 use crate::agent::capture::AccessUnit;
 use crate::agent::ring::{Cursor, SharedRing};
 use crate::base::atomic_file;
@@ -116,6 +117,18 @@ impl Job {
     /// Whose clip it is.
     pub fn incident(&self) -> Uuid {
         self.plan.incident
+    }
+
+    /// What is left on the disk of a clip that was lost, if there is footage in it.
+    pub fn leftover(&self) -> Option<Leftover> {
+        let unfinished = Unfinished {
+            incident: self.plan.incident,
+            camera: self.plan.camera.clone(),
+            path: self.paths.clip_below(),
+            incident_start: self.label,
+            lost: true,
+        };
+        self.paths.part().exists().then(|| Leftover { paths: self.paths.clone(), row: Some(unfinished) })
     }
 
     /// Takes in what is said of the incident.
@@ -307,8 +320,7 @@ impl Job {
             incident: self.plan.incident,
             camera: self.plan.camera.clone(),
             path: self.paths.clip_below(),
-            start,
-            start_wall: self.label_of(start),
+            start: self.label_of(start),
             duration_ms: finished.duration_ms,
             event_offset_ms: event - start_ms,
             size_bytes: finished.size_bytes,
@@ -319,7 +331,7 @@ impl Job {
         }
     }
 
-    /// Gives the clip up. A `.part` that holds nothing goes; one with whole fragments stays.
+    /// Gives the clip up. A `.part` that holds nothing goes; one with whole fragments is left to the recovery.
     fn lose(&mut self, reason: String) -> Advanced {
         if matches!(&self.phase, Phase::Recording(part) if part.fragments() == 0) {
             self.drop_part();

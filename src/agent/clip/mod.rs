@@ -11,8 +11,8 @@
 //!                        each synced                  synced      renamed, directory synced
 //! ```
 //!
-//! Whatever fails on the way, the row gets a reason (lost) and the other clips go on. A `.part` with whole fragments
-//! is left where it is when no plain file could be made of it: [`mp4::index`] still reads it.
+//! Whatever fails on the way, the row gets a reason (lost) and the other clips go on. What a kill or a full disk left
+//! half done, [`recovery`] finishes: at the next start, or when there is room again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,12 @@ mod job;
 pub mod mp4;
 mod paths;
 pub mod plan;
+pub mod recovery;
 #[cfg(test)]
 mod testkit;
 pub mod worker;
 
+pub use job::Outcome;
 pub use plan::{ClipOrder, Ending, OrderKind, Rules};
 pub use worker::{ClipWorker, Wiring};
 
@@ -56,10 +58,9 @@ pub struct Done {
     pub camera: CameraId,
     /// Path below the state directory.
     pub path: String,
-    /// Where it does start: presentation time of its first picture.
-    pub start: Mono,
-    /// The wall label of that, by the clock as it stood when the incident was heard of.
-    pub start_wall: Wall,
+    /// Where it does start: the wall label of its first picture, by the clock as it stood when the incident was heard
+    /// of. To the second only where a kill left the finished file and nothing else.
+    pub start: Wall,
     /// Length in milliseconds.
     pub duration_ms: u64,
     /// From the clip's start to the incident's, in milliseconds; negative where the clip begins too late.
@@ -74,6 +75,21 @@ pub struct Done {
     pub ending: Ending,
     /// Access units that left the ring before they were written: the clip has a hole.
     pub units_lost: u64,
+}
+
+/// A clip whose row an earlier run left without a finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its incident.
+    pub incident: Uuid,
+    /// Camera.
+    pub camera: CameraId,
+    /// Where its file is to be, below the state directory.
+    pub path: String,
+    /// The wall label of the incident's start.
+    pub incident_start: Wall,
+    /// Said to be lost already: its `.part` may be good for a clip nevertheless.
+    pub lost: bool,
 }
 
 /// The store would not take it.
@@ -95,6 +111,9 @@ pub trait Ledger: Send + Sync {
     fn done(&self, clip: &Done) -> Result<(), LedgerError>;
     /// There will be none; `reason` is for a person. Also comes for incidents that `recording` was never called for.
     fn lost(&self, incident: Uuid, reason: &str) -> Result<(), LedgerError>;
+    /// The clips that were being recorded when an earlier run ended, and those it gave up with a file begun. Asked
+    /// once, before anything is recorded.
+    fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError>;
 }
 
 /// The picture that a camera shows now.

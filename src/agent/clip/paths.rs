@@ -27,6 +27,12 @@ impl Paths {
         Paths { state_dir: state_dir.to_path_buf(), stem }
     }
 
+    /// Those of a clip by its path below the state directory; none if that is no clip's.
+    pub fn of_clip(state_dir: &Path, below: &str) -> Option<Paths> {
+        let stem = below.strip_suffix(".mp4").filter(|s| s.starts_with("clips/"))?;
+        Some(Paths { state_dir: state_dir.to_path_buf(), stem: stem.to_owned() })
+    }
+
     /// The clip, below the state directory.
     pub fn clip_below(&self) -> String {
         format!("{}.mp4", self.stem)

@@ -121,6 +121,8 @@ pub enum Ending {
     WriteFailed,
     /// The daemon stopped.
     Stopped,
+    /// The daemon was killed, or the disk took no more, and what there was has been finished since.
+    Interrupted,
 }
 
 impl Ending {
@@ -133,6 +135,7 @@ impl Ending {
             Ending::MaxLength => "max_length",
             Ending::WriteFailed => "write_failed",
             Ending::Stopped => "stopped",
+            Ending::Interrupted => "interrupted",
         }
     }
 }

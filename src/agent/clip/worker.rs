@@ -2,7 +2,8 @@
 //! lock while it writes, and the rings' locks only to copy a few reference-counted units.
 //!
 //! One clip's failure is its own. What the ledger does not take is offered again; what it has not taken when the
-//! daemon ends is found at the next start, by the rows still recording and the files beside them.
+//! daemon ends is found at the next start, by the rows still recording and the files beside them, and finished by
+//! [`Recovery`] whenever no clip under way has anything to do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::job::{Advanced, Job, Mode, Outcome};
 use super::plan::{ClipOrder, OrderKind, Rules};
+use super::recovery::{Recovery, Step};
 use super::{Ledger, LedgerError, Snapshots};
 use crate::agent::config::CameraId;
 use crate::agent::ring::SharedRing;
@@ -59,6 +61,7 @@ impl Wiring {
 pub struct ClipWorker {
     wiring: Wiring,
     jobs: Vec<Job>,
+    recovery: Recovery,
     /// Told to the ledger in this order.
     untold: VecDeque<Outcome>,
     offer_at: Mono,
@@ -67,13 +70,20 @@ pub struct ClipWorker {
 impl ClipWorker {
     /// A stage without clips.
     pub fn new(wiring: Wiring) -> Self {
-        ClipWorker { wiring, jobs: Vec::new(), untold: VecDeque::new(), offer_at: Mono::ZERO }
+        ClipWorker {
+            wiring,
+            jobs: Vec::new(),
+            recovery: Recovery::default(),
+            untold: VecDeque::new(),
+            offer_at: Mono::ZERO,
+        }
     }
 
     /// The stage's body: until the queue is closed and empty, or a stop. Clips under way are then cut short and
     /// finished, within five seconds; what is not finished by then stays a `.part` and a row still recording.
     pub fn run(mut self, orders: &Queue<ClipOrder>, stop: &StopToken, beat: &Beat) {
         let mut busy = false;
+        self.recovery = Recovery::scan(&self.wiring.state_dir, &*self.wiring.ledger);
         loop {
             beat.beat();
             match orders.pop(if busy { Duration::ZERO } else { ROUND }) {
@@ -127,13 +137,33 @@ impl ClipWorker {
                 Advanced::Waiting => i += 1,
                 Advanced::Busy => (busy, i) = (true, i + 1),
                 Advanced::Over(outcome) => {
-                    self.jobs.remove(i);
+                    let job = self.jobs.remove(i);
+                    if let (Outcome::Lost { .. }, Some(left)) = (&outcome, job.leftover()) {
+                        self.recovery.later(left, self.wiring.clock.now());
+                    }
                     self.over(outcome);
                 }
             }
         }
+        // Footage that still comes goes before footage that waits on the disk.
+        if !busy && mode == Mode::Running {
+            busy = self.recover(beat);
+        }
         self.tell();
         busy
+    }
+
+    /// Does a piece of what an earlier run, or a full disk, left half done; true if there is more to do.
+    fn recover(&mut self, beat: &Beat) -> bool {
+        beat.beat();
+        match self.recovery.step(self.wiring.clock.now()) {
+            Step::Idle => false,
+            Step::Busy => true,
+            Step::Over(outcome) => {
+                self.over(outcome);
+                true
+            }
+        }
     }
 
     fn over(&mut self, outcome: Outcome) {
@@ -182,9 +212,10 @@ impl ClipWorker {
         while !self.jobs.is_empty() && self.wiring.clock.now() < deadline {
             self.round(Mode::Stopping, beat);
         }
+        while self.wiring.clock.now() < deadline && self.recover(beat) {}
         self.tell();
-        if !self.jobs.is_empty() || !self.untold.is_empty() {
-            let (jobs, untold) = (self.jobs.len(), self.untold.len());
+        if !self.jobs.is_empty() || !self.untold.is_empty() || self.recovery.left() > 0 {
+            let (jobs, untold) = (self.jobs.len() + self.recovery.left(), self.untold.len());
             log::warn!("{jobs} clips unfinished and {untold} not told to the store: left to the next start");
         }
     }

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::events::{Event, Events};
 use crate::agent::capture;
-use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshots};
+use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshots, Unfinished};
 use crate::agent::config::CameraId;
 use crate::agent::control::Audit;
-use crate::agent::store::{ClipDone, ClipRecording, Store, StoreError};
+use crate::agent::store::{ClipDone, ClipRecording, Store, StoreError, UnfinishedClip};
 use crate::base::clock::Mono;
 use crate::base::error::Chain;
 
@@ -33,7 +33,7 @@ impl Ledger for StoreLedger {
     fn done(&self, clip: &Done) -> Result<(), LedgerError> {
         let row = ClipDone {
             incident: clip.incident,
-            start: clip.start_wall,
+            start: clip.start,
             event_offset_ms: clip.event_offset_ms,
             duration_ms: clip.duration_ms,
             size_bytes: clip.size_bytes,
@@ -52,6 +52,18 @@ impl Ledger for StoreLedger {
         log::error!(incident:% = incident; "clip of incident {incident} lost: {reason}");
         self.events.announce(Event::Clip { incident, result: Err(reason.to_owned()) });
         Ok(())
+    }
+
+    fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        let rows = self.store.reader().unfinished_clips().map_err(refused)?;
+        let unfinished = |row: UnfinishedClip| Unfinished {
+            incident: row.incident,
+            camera: CameraId::new(&row.camera),
+            path: row.path,
+            incident_start: row.incident_start,
+            lost: row.lost,
+        };
+        Ok(rows.into_iter().map(unfinished).collect())
     }
 }
 

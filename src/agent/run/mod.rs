@@ -7,6 +7,7 @@
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
 //! | `events` | what happens, for who wants to watch |
 //! | `service` | systemd, signals, watchdog, journal |
+//! | `repair` | what a start would put right, without one |
 //! | `offline`, `metrics`, `clips_csv`, `dump` | the same pipeline over files: `replay`, `evaluate`, `frames` |
 //!
 //! Threads: one a camera, one each for inference, incidents, clips and the store; a small tokio runtime carries
@@ -17,6 +18,7 @@ pub mod dump;
 pub mod events;
 pub mod metrics;
 pub mod offline;
+pub mod repair;
 pub mod service;
 
 mod cameras;

@@ -31,8 +31,8 @@ const INTEGRITY_LINES: usize = 100;
 pub enum Repair<'a> {
     /// Only look.
     No,
-    /// Close what a killed daemon left open and mark clips whose files are gone or damaged as lost, with their
-    /// alerts.
+    /// Close incidents that a killed daemon left open and mark clips whose files are gone or damaged as lost, with
+    /// their alerts. Clips that it was recording are `clip::recovery`'s, which comes before.
     Yes {
         /// As for [`super::Store::open`].
         context: &'a DeviceContext,
@@ -76,7 +76,8 @@ impl CheckReport {
         let wrong = !self.integrity.is_empty()
             || !self.clip_faults.is_empty()
             || !self.open_incidents.is_empty()
-            || !self.unfinished_clips.is_empty();
+            || !self.unfinished_clips.is_empty()
+            || (!self.daemon_running && !self.partial_files.is_empty());
         !wrong
     }
 }
@@ -308,7 +309,7 @@ fn put_right(
     let found = recover::interrupted(&mut apply)?;
     let mut repaired = Vec::new();
     repaired.extend(found.incidents.iter().map(|id| format!("incident {id} closed as interrupted")));
-    repaired.extend(found.clips.iter().map(|id| format!("clip of {id} marked lost: it was never finished")));
+    repaired.extend(found.clips.iter().map(|id| format!("clip of {id} marked lost: it was never begun")));
     let mut faults = Vec::new();
     for fault in std::mem::take(&mut report.clip_faults) {
         match fault.loss() {
@@ -322,7 +323,7 @@ fn put_right(
     tx.commit().map_err(fail)?;
     report.clip_faults = faults;
     report.open_incidents.clear();
-    report.unfinished_clips.clear();
+    report.unfinished_clips.retain(|id| !found.clips.contains(id));
     report.repaired = repaired;
     Ok(())
 }

@@ -58,7 +58,9 @@ use crate::contract::alert::{ClockState, ModelRef};
 pub use check::{CheckReport, ClipFault, Repair, check};
 pub use error::StoreError;
 pub use order::{AuditEntry, ClipDone, ClipIntent, ClipRecording, IncidentRecord, Times};
-pub use reader::{ClipState, Filter, IncidentDetail, IncidentState, QueuedAlert, Reader, StoredClip, StoredIncident};
+pub use reader::{
+    ClipState, Filter, IncidentDetail, IncidentState, QueuedAlert, Reader, StoredClip, StoredIncident, UnfinishedClip,
+};
 pub use writer::Writer;
 
 use order::{Envelope, Order};

@@ -130,6 +130,21 @@ pub struct QueuedAlert {
     pub attempts: u32,
 }
 
+/// A clip that was begun and is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedClip {
+    /// Its incident.
+    pub incident: Uuid,
+    /// Its camera.
+    pub camera: String,
+    /// Where its file is to be, below the state directory.
+    pub path: String,
+    /// Start of the incident.
+    pub incident_start: Wall,
+    /// It was given up.
+    pub lost: bool,
+}
+
 /// Read access to a store, with or without a daemon. Clones share a few idle connections.
 #[derive(Clone)]
 pub struct Reader(Arc<Pool>);
@@ -211,6 +226,30 @@ impl Reader {
                 }));
             }
             Ok(Some(IncidentDetail { incident, alerts }))
+        })
+    }
+
+    /// The clips that were begun and are not done: being recorded, or given up. What to do about those of an earlier
+    /// run is `clip::recovery`'s to say.
+    pub fn unfinished_clips(&self) -> Result<Vec<UnfinishedClip>, StoreError> {
+        self.with(|conn, path| {
+            let fail = sql("read unfinished clips", path);
+            let mut statement = conn
+                .prepare_cached(
+                    "SELECT i.id, i.camera, c.path, i.start_ms, c.state = 'lost' FROM clips c
+                     JOIN incidents i ON i.id = c.incident
+                     WHERE c.state IN ('recording', 'lost') AND c.path IS NOT NULL ORDER BY i.start_ms",
+                )
+                .map_err(fail)?;
+            let rows = statement
+                .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))
+                .map_err(fail)?;
+            rows.map(|row| {
+                let (id, camera, file, start, lost) = row.map_err(fail)?;
+                let incident_start = Wall::from_unix_ms(start);
+                Ok(UnfinishedClip { incident: uuid(path, &id)?, camera, path: file, incident_start, lost })
+            })
+            .collect()
         })
     }
 

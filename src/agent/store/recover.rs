@@ -1,7 +1,7 @@
 //! What a killed daemon left open is closed, and said so: at the next start, and by `store check` with repair.
 //!
-//! Adopting a clip that was being written is `clip::recovery`'s, once there is one; until then it is lost, with
-//! the reason, and its file stays.
+//! A clip that was never begun is lost. One that was being written has a file: what becomes of it is
+//! `clip::recovery`'s to find out.
 
 use uuid::Uuid;
 
@@ -47,12 +47,12 @@ pub(super) fn interrupted(apply: &mut Apply<'_>) -> Result<Interrupted, StoreErr
     }
 
     let unfinished: Vec<String> = conn
-        .prepare("SELECT incident FROM clips WHERE state IN ('planned', 'recording') ORDER BY incident")
+        .prepare("SELECT incident FROM clips WHERE state = 'planned' ORDER BY incident")
         .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
         .map_err(fail)?;
     for id in unfinished {
         let id = super::reader::uuid(path, &id)?;
-        apply.clip_lost(id, "the daemon was killed before the clip was whole")?;
+        apply.clip_lost(id, "the daemon was killed before the clip was begun")?;
         found.clips.push(id);
     }
     Ok(found)

@@ -71,7 +71,7 @@ pub(super) fn open(
     tx.commit().map_err(sql("commit", &path))?;
     if !found.is_empty() {
         log::warn!(
-            "store: an earlier run was killed: {} incidents closed as interrupted, {} clips marked lost",
+            "store: an earlier run was killed: {} incidents closed as interrupted, {} clips lost before they were begun",
             found.incidents.len(),
             found.clips.len()
         );

@@ -139,7 +139,15 @@ fn upright(rotation: Rotation, width: u16, height: u16) -> Matrix {
     }
 }
 
+/// The Unix epoch in seconds since 1904.
+const UNIX_EPOCH_S: i64 = 2_082_844_800;
+
 fn seconds_since_1904(at: Wall) -> u64 {
-    const UNIX_EPOCH_S: i64 = 2_082_844_800;
     (at.unix_ms().div_euclid(1000) + UNIX_EPOCH_S).max(0) as u64
+}
+
+/// The wall time of seconds since 1904.
+pub fn wall_since_1904(s: u64) -> Wall {
+    let unix_s = i64::try_from(s).unwrap_or(i64::MAX).saturating_sub(UNIX_EPOCH_S);
+    Wall::from_unix_ms(unix_s.saturating_mul(1000))
 }

@@ -17,6 +17,7 @@ use super::boxes::{edit, encoded, plain_brands};
 use super::index::{Chunk, PartIndex, Sample};
 use crate::agent::clip::ClipError;
 use crate::base::atomic_file;
+use crate::base::clock::Wall;
 use crate::base::digest::Sha256Hex;
 
 /// A finished file, whole and durable under its name.
@@ -46,6 +47,7 @@ pub struct Finisher {
     rest: VecDeque<(u64, u64)>,
     digest: Sha256Hex,
     buffer: Vec<u8>,
+    began: Wall,
     result: Finished,
 }
 
@@ -73,6 +75,7 @@ impl Finisher {
             rest,
             digest: Sha256Hex::default(),
             buffer: vec![0; BUFFER_BYTES],
+            began: index.began(),
             result: Finished {
                 samples: index.samples.len(),
                 duration_ms: (duration * 1000 + u64::from(TIMESCALE) / 2) / u64::from(TIMESCALE),
@@ -85,6 +88,11 @@ impl Finisher {
             Ok(()) => Ok(finisher),
             Err(e) => Err(finisher.failed("write", e)),
         }
+    }
+
+    /// When the first picture was, as the `.part` says.
+    pub fn began(&self) -> Wall {
+        self.began
     }
 
     /// Copies about `budget_bytes` more. When all is there it is made durable, takes its name, and the `.part` goes.

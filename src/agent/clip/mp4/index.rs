@@ -1,5 +1,6 @@
 //! What a `.part` file holds: its movie head, and the samples of its whole fragments. Reading stops, without an
-//! error, at the first thing that is not whole; what comes before it was on the disk before it was begun.
+//! error, at the first thing that is not whole; what comes before it was on the disk before it was begun. A fragment is
+//! whole with its [`seal`].
 
 use std::fs::File;
 use std::io;
@@ -8,7 +9,9 @@ use std::path::Path;
 
 use mp4_atom::{Atom, Buf, Decode, FourCC, Header, Mdat, Moof, Moov, Prft, TrunSamples};
 
+use super::boxes::wall_since_1904;
 use super::fragment::{NON_SYNC, from_ntp};
+use super::seal;
 use crate::agent::clip::ClipError;
 use crate::base::clock::Wall;
 
@@ -62,6 +65,9 @@ impl PartIndex {
         let mut boxes = Boxes { file, size, at: 0 };
         let mut index: Option<PartIndex> = None;
         let mut moof = None;
+        let mut unsealed = None;
+        // The last fragment, and where its seal has its digits.
+        let mut last = None;
         while let Some(found) = boxes.next().map_err(at)? {
             match (found.kind, &mut index) {
                 (Moov::KIND, None) => {
@@ -77,16 +83,32 @@ impl PartIndex {
                     let Some(decoded) = boxes.decode::<Moof>(&found).map_err(at)? else { break };
                     moof = Some((found.start, decoded));
                 }
-                (Mdat::KIND, Some(index)) => {
+                (Mdat::KIND, Some(_)) => {
                     let Some((start, moof)) = moof.take() else { break };
-                    if index.add(start, &moof, &found).is_none() {
+                    unsealed = Some((start, moof, found));
+                }
+                (seal::KIND, Some(index)) => {
+                    let Some((start, moof, mdat)) = unsealed.take() else { break };
+                    if found.end - found.start != seal::BYTES as u64 || index.add(start, &moof, &mdat).is_none() {
                         break;
                     }
+                    index.whole_bytes = found.end;
+                    last = Some((start..mdat.end, found.body));
                 }
                 _ => {}
             }
         }
+        if let (Some(index), Some((fragment, digits))) = (&mut index, last)
+            && !seal::holds(file, fragment.clone(), digits).map_err(at)?
+        {
+            index.drop_last(fragment.start);
+        }
         index.ok_or_else(|| ClipError::Empty { path: path.to_path_buf() })
+    }
+
+    /// When its first picture was; to the second where the file says no more.
+    pub fn began(&self) -> Wall {
+        self.started.unwrap_or_else(|| created(&self.moov))
     }
 
     /// Adds a fragment whose `mdat` is whole; none if it is not one of ours.
@@ -111,8 +133,52 @@ impl PartIndex {
         }
         self.chunks.push(Chunk { offset, samples: samples.len() });
         self.samples.append(&mut samples);
-        self.whole_bytes = mdat.end;
         Some(())
+    }
+
+    /// Leaves out the last fragment, which begins at `start`.
+    fn drop_last(&mut self, start: u64) {
+        let samples = self.chunks.pop().map_or(0, |chunk| chunk.samples);
+        self.samples.truncate(self.samples.len() - samples);
+        self.whole_bytes = start;
+    }
+}
+
+/// When a movie says that it was made; to the second.
+fn created(moov: &Moov) -> Wall {
+    wall_since_1904(moov.mvhd.creation_time)
+}
+
+/// What a plain file says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plain {
+    /// When its first picture was; to the second.
+    pub began: Wall,
+    /// From the first picture shown to the end of the last.
+    pub duration_ms: u64,
+}
+
+impl Plain {
+    /// Reads the head of a finished clip; none if it is not whole.
+    pub fn read(path: &Path) -> Result<Option<Plain>, ClipError> {
+        let at = |source| ClipError::io("read", path, source);
+        let file = File::open(path).map_err(at)?;
+        let size = file.metadata().map_err(at)?.len();
+        let mut boxes = Boxes { file: &file, size, at: 0 };
+        let mut plain = None;
+        while let Some(found) = boxes.next().map_err(at)? {
+            match found.kind {
+                Moov::KIND => {
+                    let Some(moov): Option<Moov> = boxes.decode(&found).map_err(at)? else { break };
+                    let duration_ms = moov.mvhd.duration.saturating_mul(1000) / u64::from(moov.mvhd.timescale.max(1));
+                    plain = Some(Plain { began: created(&moov), duration_ms });
+                }
+                // The samples are last: with them the file is whole.
+                Mdat::KIND => return Ok(plain),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`fragment`]: `ftyp moov` and then `moof mdat` after `moof mdat`. Each fragment stands for itself, so that a
 //!   file cut anywhere plays up to its last whole fragment; a browser's media source takes the same bytes.
 //! - [`part`]: a `.part` file of such fragments, each on the disk before the next.
+//! - [`seal`]: what says that a fragment on the disk is what was written.
 //! - [`index`]: what a `.part` file holds, up to where it was cut.
 //! - [`finish`]: from a `.part` to a plain, seekable file with its index in front.
 //!
@@ -25,6 +26,7 @@ pub mod finish;
 pub mod fragment;
 pub mod index;
 pub mod part;
+pub mod seal;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,5 @@
-//! A `.part` file under way: fragments appended, each on the disk before the next is begun. What a power cut leaves
-//! is a file whose whole fragments can be read by [`super::index`].
+//! A `.part` file under way: fragments appended, each with its [`super::seal`], and each on the disk before the next is
+//! begun. What a power cut leaves is a file whose whole fragments can be read by [`super::index`].
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fragment::Fragmenter;
+use super::seal;
 use crate::agent::capture::{AccessUnit, StreamInfo};
 use crate::agent::clip::ClipError;
 use crate::base::atomic_file;
@@ -100,8 +101,10 @@ impl Part {
         }
         let next = self.pending.get(count).map(|u| u.dts);
         let head = self.fragmenter.fragment(&self.pending[..count], next)?;
-        let size = head.len() + self.pending[..count].iter().map(|u| u.data.len()).sum::<usize>();
-        if let Err(source) = self.append(&head, count) {
+        let pieces = || std::iter::once(&head[..]).chain(self.pending[..count].iter().map(|u| &*u.data));
+        let seal = seal::of(pieces());
+        let size = pieces().map(<[u8]>::len).sum::<usize>() + seal.len();
+        if let Err(source) = self.append(&head, count, &seal) {
             // Half a fragment is of no use: cut it off, so that the file ends as it was. Reading stops there anyway.
             if let Err(e) = self.file.set_len(self.bytes) {
                 log::debug!("could not trim {}: {e}", self.path.display());
@@ -114,10 +117,11 @@ impl Part {
         Ok(())
     }
 
-    fn append(&mut self, head: &[u8], count: usize) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(count + 1);
+    fn append(&mut self, head: &[u8], count: usize, seal: &[u8]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(count + 2);
         slices.push(IoSlice::new(head));
         slices.extend(self.pending[..count].iter().map(|u| IoSlice::new(&u.data)));
+        slices.push(IoSlice::new(seal));
         write_all_vectored(&mut self.file, &mut slices)?;
         self.file.sync_data()
     }

@@ -149,8 +149,9 @@ fn a_part_cut_anywhere_plays_up_to_its_last_whole_fragment() {
 
     let cut = dir.path().join("cut.part");
     let first = index.chunks[0];
-    let end_of_first =
-        first.offset as usize + index.samples[..first.samples].iter().map(|s| s.size as usize).sum::<usize>();
+    let end_of_first = first.offset as usize
+        + index.samples[..first.samples].iter().map(|s| s.size as usize).sum::<usize>()
+        + super::seal::BYTES;
     for at in [end_of_first, end_of_first + 7, (end_of_first + bytes.len()) / 2, bytes.len() - 1] {
         fs::write(&cut, &bytes[..at]).expect("writable");
         let index = PartIndex::read(&fs::File::open(&cut).expect("readable"), &cut).expect("a fragment is whole");

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::agent::incident::{Input, Machine, Thresholds};
+use crate::agent::infer::Score;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,48 @@ fn the_loss_of_the_camera_cuts_the_post_roll_short() {
     let none = Seen { newest_dts: None, last_news: at(52) };
     assert_eq!(plan.verdict(at(99), none), Verdict::Lose);
     assert_eq!(plan.verdict(at(99), seen(30, 52)), Verdict::Lose, "what there is, is from long before");
+}
+
+/// The incident machine closes a long incident at its maximum length and opens the next at once: whatever the lengths
+/// and the stride, one clip begins before the other ends.
+#[test]
+fn the_clips_of_a_long_incident_join_without_a_hole() {
+    for (stride_ms, pre_roll_s, post_roll_s) in [(125, 0, 0), (500, 0, 0), (2_000, 0, 0), (500, 10, 5)] {
+        let incident = config::Incident { max_length: 20 * S, ..config::Incident::default() };
+        let clip = config::Clip { pre_roll: pre_roll_s * S, post_roll: post_roll_s * S };
+        let rules = Rules::new(&clip, &incident);
+        let thresholds = Thresholds { model: [("Fighting".to_owned(), 0.5)].into(), ..Thresholds::default() };
+        let classes = ["Normal", "Fighting"].map(str::to_owned).to_vec();
+        let mut machine = Machine::new(classes, incident, thresholds);
+        let (mut ids, mut plans) = (0, Vec::<Plan>::new());
+        for n in 0..(120_000 / stride_ms) {
+            let end = Mono::from_millis(2_000 + n * stride_ms);
+            let score = Score {
+                camera: CameraId::new("gate"),
+                start: end.back(2 * S),
+                end,
+                arrival: end,
+                probabilities: [0.0, 1.0].into(),
+                sample_fps: 8.0,
+                padded: false,
+            };
+            let mut next = || {
+                ids += 1;
+                Uuid::from_u128(ids)
+            };
+            for transition in machine.step(end, Input::Score(score), &mut next) {
+                let order = ClipOrder::from(&transition);
+                match plans.iter_mut().find(|p| p.incident == order.incident) {
+                    Some(plan) => _ = plan.hear(end, &order),
+                    None => plans.push(Plan::new(rules, end, &order)),
+                }
+            }
+        }
+        assert!(plans.len() >= 5, "it rolled over: {}", plans.len());
+        for pair in plans.windows(2) {
+            assert!(pair[1].start <= pair[0].end(), "{stride_ms} ms: {:?} then {:?}", pair[0], pair[1]);
+        }
+    }
 }
 
 #[test]

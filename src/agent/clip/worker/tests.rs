@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::capture::{AccessUnit, StreamInfo};
 use crate::agent::clip::testkit::{Encoding, FPS, decode_errors, later, number, probed, rendered};
-use crate::agent::clip::{Done, Ending, Recording};
+use crate::agent::clip::{Done, Ending, Recording, Unfinished};
 use crate::agent::ring::Bounds;
 use crate::base::clock::{ManualClock, Wall};
 use crate::base::digest;
@@ -62,6 +62,9 @@ impl Ledger for Book {
     }
     fn lost(&self, incident: Uuid, reason: &str) -> Result<(), LedgerError> {
         self.take(Call::Lost(incident, reason.into()))
+    }
+    fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        Ok(Vec::new())
     }
 }
 
@@ -177,6 +180,11 @@ fn at(s: u64) -> Mono {
     Mono::from_millis(s * 1000)
 }
 
+/// What the wall clock shows `s` seconds after monotonic zero.
+fn label(s: u64) -> Wall {
+    MIDNIGHT + s as u32 * S
+}
+
 fn order(kind: OrderKind, id: u128, start_s: u64, end_s: u64) -> ClipOrder {
     let peak_score = 0.5 + end_s as f32 / 1000.0;
     ClipOrder { kind, incident: Uuid::from_u128(id), camera: camera(), start: at(start_s), end: at(end_s), peak_score }
@@ -198,7 +206,7 @@ fn a_clip_is_a_row_then_a_file_then_a_row() {
 
     let done = bench.done().remove(0);
     bench.assert_plays(&done);
-    assert_eq!((done.start, done.start_wall), (at(5), MIDNIGHT + 5 * S));
+    assert_eq!(done.start, MIDNIGHT + 5 * S);
     assert_eq!((done.duration_ms, done.event_offset_ms), (20_000, 10_000));
     assert_eq!((done.ending, done.units_lost, &done.path), (Ending::Planned, 0, &row.path));
     let jpeg = done.peak_jpeg_path.expect("a picture of the peak");
@@ -218,7 +226,7 @@ fn overlapping_incidents_each_get_all_of_their_footage() {
     bench.tell(OrderKind::Closed, 1, 11, 18);
     let done = bench.done();
     let spans: Vec<_> = done.iter().map(|d| (d.incident.as_u128(), d.start, d.duration_ms)).collect();
-    assert_eq!(spans, [(2, at(5), 22_000), (1, at(1), 22_000)]);
+    assert_eq!(spans, [(2, label(5), 22_000), (1, label(1), 22_000)]);
     done.iter().for_each(|d| bench.assert_plays(d));
 }
 
@@ -231,7 +239,7 @@ fn a_ring_that_began_late_shows_in_the_offset() {
     bench.film(30);
     bench.tell(OrderKind::Closed, 1, 15, 17);
     let done = bench.done().remove(0);
-    assert_eq!((done.start, done.event_offset_ms, done.duration_ms), (at(16), -1_000, 6_000));
+    assert_eq!((done.start, done.event_offset_ms, done.duration_ms), (label(16), -1_000, 6_000));
     bench.assert_plays(&done);
 }
 
@@ -245,7 +253,7 @@ fn a_stage_that_the_ring_overtook_has_a_hole_and_says_so() {
     let done = bench.done().remove(0);
     assert_eq!(done.ending, Ending::Planned);
     assert!(done.units_lost > 0 && done.units_lost.is_multiple_of(FPS));
-    assert_eq!(done.start + Duration::from_millis(done.duration_ms), at(30), "the time within is kept");
+    assert_eq!(done.start + Duration::from_millis(done.duration_ms), label(30), "the time within is kept");
     bench.assert_plays(&done);
 }
 
@@ -284,7 +292,7 @@ fn a_camera_that_goes_cuts_the_clip_short_and_stale_footage_is_none() {
     bench.pass(30);
     bench.settle();
     let done = bench.done().remove(0);
-    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::CameraSilent, at(5), 12_000));
+    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::CameraSilent, label(5), 12_000));
     bench.assert_plays(&done);
 
     let mut more = later(&bench.second, 17 * S);
@@ -314,7 +322,7 @@ fn a_camera_that_comes_back_begins_the_clip_where_it_came_back() {
     bench.film(80);
     bench.tell(OrderKind::Closed, 1, 60, 65);
     let done = bench.done().remove(0);
-    assert_eq!((done.start, done.event_offset_ms, done.duration_ms), (at(62), -2_000, 8_000));
+    assert_eq!((done.start, done.event_offset_ms, done.duration_ms), (label(62), -2_000, 8_000));
     bench.assert_plays(&done);
 }
 
@@ -331,7 +339,7 @@ fn another_stream_ends_the_clip_or_in_the_pre_roll_begins_it_anew() {
     bench.film(30);
     bench.tell(OrderKind::Closed, 1, 15, 25);
     let done = bench.done().remove(0);
-    assert_eq!((done.start, done.duration_ms, done.ending), (at(10), 6_000, Ending::StreamChanged));
+    assert_eq!((done.start, done.duration_ms, done.ending), (label(10), 6_000, Ending::StreamChanged));
     assert_eq!(probed(&bench.dir.path().join(&done.path)).streams[0]["nb_frames"], (6 * FPS).to_string());
 }
 
@@ -352,7 +360,7 @@ fn a_time_that_falls_ends_the_clip_and_keeps_what_it_has() {
     back.into_iter().for_each(|u| bench.ring().push(u));
     bench.settle();
     let done = bench.done().remove(0);
-    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::StreamChanged, at(5), 16_000));
+    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::StreamChanged, label(5), 16_000));
     assert_eq!(done.units_lost, FPS, "the last second went before it was read");
     bench.assert_plays(&done);
 }
@@ -393,7 +401,7 @@ fn what_the_ledger_refuses_is_offered_again_and_no_file_comes_before_its_row() {
     assert!(bench.done().is_empty());
     bench.film(31);
     bench.settle();
-    assert_eq!(bench.done()[0].start, at(5));
+    assert_eq!(bench.done()[0].start, label(5));
 }
 
 #[test]
@@ -449,7 +457,7 @@ fn a_stop_in_mid_clip_finishes_it_short() {
     assert_eq!(stage.join(Duration::from_secs(60)), Ended::Done);
     let calls = book.calls.lock().expect("no panic under it").clone();
     let [Call::Recording(_), Call::Done(done)] = &calls[..] else { panic!("{calls:?}") };
-    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::Stopped, at(5), 11_000));
+    assert_eq!((done.ending, done.start, done.duration_ms), (Ending::Stopped, label(5), 11_000));
     assert_eq!(decode_errors(&dir.path().join(&done.path)), "");
 }
 

@@ -52,12 +52,17 @@ fn what_a_killed_daemon_left_open_is_closed_and_said_so() {
     let after = Rig::over(rig.power_cut(), queue_for(&["soc"]));
     let told: Vec<_> = after.queued().into_iter().skip(5).map(|r| (r.alert.kind, r.alert.incident.id)).collect();
     use AlertKind::*;
-    assert_eq!(told, [(Closed, id(1)), (Closed, id(2)), (ClipLost, id(1)), (ClipLost, id(2))]);
+    assert_eq!(told, [(Closed, id(1)), (Closed, id(2)), (ClipLost, id(1))]);
     let stored = after.store.reader().incident(id(2)).expect("readable").expect("known").incident;
     assert_eq!(stored.report.close_reason.as_deref(), Some("interrupted"));
     assert_eq!(stored.report.end_time.as_deref(), Some("2023-11-14T22:13:32.000Z"), "its last evidence");
     let clip = stored.clip.expect("a clip row");
-    assert_eq!((clip.state, clip.report.path.as_deref()), (ClipState::Lost, Some("clips/2.mp4")));
+    assert_eq!((clip.state, clip.report.path.as_deref()), (ClipState::Recording, Some("clips/2.mp4")));
+    // Its file decides, see `clip::recovery`; so does that of a clip given up with one.
+    let unfinished = after.store.reader().unfinished_clips().expect("readable");
+    assert_eq!(unfinished.iter().map(|c| (c.incident, c.lost)).collect::<Vec<_>>(), [(id(2), false)]);
+    after.store.clip_lost(id(2), "the disk was full").expect("recorded");
+    assert!(after.store.reader().unfinished_clips().expect("readable")[0].lost);
     // Once is enough.
     let again = Rig::over(after.end(), queue_for(&["soc"]));
     assert_eq!(again.queued().len(), 9);
