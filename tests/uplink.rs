@@ -458,7 +458,8 @@ struct Health {
 impl Default for Health {
     fn default() -> Self {
         let since = Wall::from_unix_ms(0).rfc3339();
-        let camera = CameraCondition { camera: "north".into(), status: CameraStatus::Live, since, reason: None };
+        let camera = "north".into();
+        let camera = CameraCondition { camera, status: CameraStatus::Live, since, reason: None, video: None };
         Health { cameras: Mutex::new(vec![camera]), version: watch::Sender::new(0) }
     }
 }

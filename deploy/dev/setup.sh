@@ -15,8 +15,8 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 packages=(
-    # building: a C compiler (SQLite, TLS), GStreamer's headers
-    build-essential cmake pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+    # building: a C compiler (SQLite, TLS), GStreamer's headers, libclang (it reads the kernel's V4L2 headers)
+    build-essential cmake pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libclang-dev
     # running: parsers, decoders, encoders, RTSP
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
     gstreamer1.0-libav gstreamer1.0-tools

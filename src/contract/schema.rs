@@ -107,6 +107,7 @@ mod tests {
             status: CameraStatus::Lost,
             since: origin().publish_time,
             reason: Some("no route to host".into()),
+            video: Some("MJPEG 1280x720 at 15 fps from a USB camera".into()),
         };
         validate("camera.schema.json", &CameraState { origin: origin(), condition });
         validate("ack.schema.json", &Ack { seq: 9 });

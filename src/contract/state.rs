@@ -96,6 +96,9 @@ pub struct CameraCondition {
     pub since: String,
     /// Why, in words for a person; absent when all is well.
     pub reason: Option<String>,
+    /// What a live local camera gives, as chosen of what it offers, in words for a person; absent for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video: Option<String>,
 }
 
 /// `.../camera/{camera}`: holds only while the device's `state` says online.

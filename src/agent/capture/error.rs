@@ -5,6 +5,7 @@ use std::time::Duration;
 use gstreamer::glib;
 
 use super::pixels::PixelsError;
+use super::v4l2::DeviceError;
 use crate::base::error::Retry;
 
 /// Smallest width and height of a picture, in pixels.
@@ -130,6 +131,9 @@ pub enum CaptureError {
         /// Of the camera.
         place: String,
     },
+    /// A local camera that can't be had as it is.
+    #[error(transparent)]
+    Device(DeviceError),
     /// A stream that decoders don't understand.
     #[error("decoding {place}: {reason}")]
     Decode {
@@ -165,6 +169,7 @@ impl CaptureError {
             | CaptureError::Unreachable { .. }
             | CaptureError::Frozen { .. }
             | CaptureError::Closed { .. }
+            | CaptureError::Device(_)
             | CaptureError::Decode { .. }
             | CaptureError::Pipeline { .. } => Retry::Later,
             CaptureError::Init(_)

@@ -1,12 +1,14 @@
 //! What tells one kind of camera from another: where its stream comes from, who paces it, and what its errors
 //! mean. Everything behind that is common (`outlet`).
 
+use std::sync::Arc;
+
 use gstreamer as gst;
 use gstreamer::glib;
 
 use super::error::CaptureError;
 use super::outlet::Outlet;
-use super::{file, rtsp, test};
+use super::{csi, file, rtsp, test, v4l2};
 use crate::agent::config;
 
 /// Who says when the next picture comes.
@@ -26,13 +28,32 @@ pub trait Kind {
     fn place(&self) -> String;
     /// Adds the source to the pipeline; it offers its pads to the outlet when it knows them.
     fn build(&self, pipeline: &gst::Pipeline, outlet: &Outlet) -> Result<(), CaptureError>;
+    /// Whether a session could begin now. Asked once a second between sessions of a camera that is plugged into this machine;
+    /// others can only try.
+    fn ready(&self) -> Result<(), CaptureError> {
+        Ok(())
+    }
     /// What an error of GStreamer means for this kind of camera.
     fn explain(&self, trouble: &Trouble) -> CaptureError;
 }
 
-/// The kind that a configured source is, and who paces it.
-pub fn of(source: &config::Source) -> (Box<dyn Kind>, Pacing) {
+/// The kind that a configured source is, and who paces it. `sample_fps`: the model's rate, if it looks at it.
+pub fn of(source: &config::Source, sample_fps: Option<f32>) -> (Box<dyn Kind>, Pacing) {
     match source {
+        config::Source::V4l2 { device, wish, controls } => {
+            let kind = v4l2::V4l2 {
+                device: device.clone(),
+                wish: *wish,
+                controls: controls.clone(),
+                sample_fps,
+                devices: Arc::new(v4l2::Kernel),
+            };
+            (Box::new(kind), Pacing::Live)
+        }
+        config::Source::Csi { sensor_id, sensor_mode, width, height, fps } => {
+            let (sensor_id, sensor_mode, width, height, fps) = (*sensor_id, *sensor_mode, *width, *height, *fps);
+            (Box::new(csi::Csi { sensor_id, sensor_mode, width, height, fps }), Pacing::Live)
+        }
         config::Source::File { path, pace, .. } => {
             let pacing = match pace {
                 config::Pace::Realtime => Pacing::Realtime,

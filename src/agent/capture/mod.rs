@@ -13,7 +13,7 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `kind`, `file`, `rtsp`, `test` | kinds of camera, and what their errors mean |
+//! | `kind`, `csi`, `file`, `rtsp`, `test`, `v4l2` | kinds of camera, and what their errors mean |
 //! | `elements` | GStreamer's elements by name; the choice of decoder and encoder |
 //! | `plug` | demultiplexers and depayloaders |
 //! | `outlet` | the pipeline behind that |
@@ -23,10 +23,12 @@
 //! | `upright` | how far pictures have to be turned |
 //! | `picture` | full pictures on demand |
 //! | `session`, `shared` | one session with a camera |
-//! | `stage` | session after session, with backoff |
+//! | `stage`, `patience` | session after session, and how long it is waited between two |
+//! | `survey` | which cameras are plugged in |
 //! | `read` | a file flat out, for the commands |
 
 mod colour;
+mod csi;
 mod elements;
 mod error;
 mod file;
@@ -34,6 +36,7 @@ mod frames;
 mod kind;
 mod nal;
 mod outlet;
+mod patience;
 mod picture;
 mod pixels;
 mod plug;
@@ -44,11 +47,13 @@ mod session;
 mod shared;
 mod sps;
 mod stage;
+pub mod survey;
 mod taps;
 mod test;
 mod timeline;
 mod units;
 mod upright;
+pub mod v4l2;
 
 pub use elements::init;
 pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};

@@ -28,7 +28,7 @@ use super::frames::Frames;
 use super::kind::Pacing;
 use super::pixels::FORMATS;
 use super::restamp::{Stream, restamp};
-use super::shared::Shared;
+use super::shared::{Chosen, Shared};
 use super::units::Units;
 use super::{Codec, FrameTap};
 
@@ -73,6 +73,11 @@ impl Outlet {
 
     pub fn fail(&self, error: CaptureError) {
         self.0.shared.fail(error);
+    }
+
+    /// What was chosen of what a local camera offers.
+    pub fn chosen(&self, chosen: Chosen) {
+        *self.0.shared.chosen.lock().expect("nothing panics under this lock") = Some(chosen);
     }
 
     /// A stream of the source. Called from streaming threads.

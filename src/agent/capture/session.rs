@@ -13,7 +13,7 @@ use gstreamer::prelude::*;
 use super::error::CaptureError;
 use super::kind::{self, Kind, Pacing, Trouble};
 use super::outlet::Outlet;
-use super::shared::{Activity, Shared, Stamps};
+use super::shared::{Activity, Chosen, Shared, Stamps};
 use super::timeline::Origin;
 use super::{CameraState, Capture, elements};
 use crate::base::clock::Mono;
@@ -30,12 +30,25 @@ pub enum End {
 }
 
 /// What one session hands on to the next of the same camera.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Continuity {
     /// No time may come before this.
     not_before: Mono,
     /// Whether something was given before, so that the next thing given is a discontinuity.
     interrupted: bool,
+    /// What was taken of what the camera offers, as it was said last.
+    chosen: Option<Chosen>,
+}
+
+impl Continuity {
+    /// Says what is taken of what the camera offers, unless it is as before.
+    fn say(&mut self, chosen: Option<Chosen>, capture: &Capture) {
+        if let Some(Chosen { what, amiss }) = chosen.as_ref().filter(|_| chosen != self.chosen) {
+            let level = if *amiss { log::Level::Warn } else { log::Level::Info };
+            log::log!(level, camera:% = capture.camera.id; "taking {what}");
+        }
+        self.chosen = chosen;
+    }
 }
 
 /// What the bus is looked at for, at least so often.
@@ -63,15 +76,16 @@ pub fn run_once(
     beat: &Beat,
 ) -> Result<(End, Seen), CaptureError> {
     elements::init()?;
-    let (kind, pacing) = kind::of(&capture.camera.source);
+    let (kind, pacing) = kind::of(&capture.camera.source, capture.sample_fps());
     let playing = Playing::start(capture, kind.as_ref(), pacing, continuity)?;
+    continuity.say(playing.shared.chosen(), capture);
     let outcome = playing.watch(capture, kind.as_ref(), stop, beat);
     let announced = playing.announced();
     let shared = Arc::clone(&playing.shared);
     drop(playing);
     let stamps = shared.stamps();
     if let Some(end) = stamps.timeline.end() {
-        *continuity = Continuity { not_before: end, interrupted: true };
+        (continuity.not_before, continuity.interrupted) = (end, true);
     }
     let seen = Seen { jumps: stamps.jumps, end: continuity.not_before, announced, size: shared.size() };
     outcome.map(|end| (end, seen))
@@ -120,6 +134,7 @@ impl Playing {
             pictures_seen: Activity::default(),
             stamps: Mutex::new(Stamps::new(origin, continuity.interrupted)),
             size: Mutex::new(None),
+            chosen: Mutex::new(None),
             failure: Mutex::new(None),
             bus: bus.clone(),
         });
@@ -160,7 +175,7 @@ impl Playing {
             }
             if !running && (shared.units_seen.count() > 0 || shared.pictures_seen.count() > 0) {
                 running = true;
-                shared.sink.state(CameraState::Running { size: shared.size() });
+                shared.sink.state(CameraState::Running { size: shared.size(), video: shared.chosen().map(|c| c.what) });
             }
             self.check_life(capture.camera.frozen_after)?;
         }

@@ -18,6 +18,15 @@ use crate::base::clock::{Clock, Mono};
 /// Pictures whose arrival is remembered while they are in the decoder.
 const ARRIVALS: usize = 256;
 
+/// What a session takes of what a local camera offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// In words.
+    pub what: String,
+    /// Whether it isn't as it should be: too slow, too large, or a control that can't be set.
+    pub amiss: bool,
+}
+
 /// What the threads of one session share.
 pub struct Shared {
     pub camera: CameraId,
@@ -33,6 +42,7 @@ pub struct Shared {
     pub pictures_seen: Activity,
     pub stamps: Mutex<Stamps>,
     pub size: Mutex<Option<(u32, u32)>>,
+    pub chosen: Mutex<Option<Chosen>>,
     pub failure: Mutex<Option<CaptureError>>,
     pub bus: gst::Bus,
 }
@@ -65,6 +75,10 @@ impl Shared {
 
     pub fn size(&self) -> Option<(u32, u32)> {
         *self.size.lock().expect("nothing panics under this lock")
+    }
+
+    pub fn chosen(&self) -> Option<Chosen> {
+        self.chosen.lock().expect("nothing panics under this lock").clone()
     }
 
     /// Whether consumers that are late lose pictures.

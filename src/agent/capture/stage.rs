@@ -1,7 +1,7 @@
 //! Session after session with one camera: what is wanted of it, who gets it, and what happens when it is lost.
 //!
 //! ```text
-//!              ┌──────────── backoff (1 s to 60 s, at once for a file that repeats) ◄─┐
+//!              ┌──────────── patience (at once for a file that repeats) ◄──────────────┐
 //!              ▼                                                                      │
 //!          Connecting ──► Running ──► Lost ───────────────────────────────────────────┘
 //!              │             │
@@ -9,27 +9,23 @@
 //!              └────────────────► Failed     a file that can't be read: somebody must act
 //! ```
 //!
-//! A network camera is never given up, not even with a wrong password: that is tried again at the slowest
-//! pace, so that setting the camera right is enough and no account gets locked.
+//! Only a file is ever given up. A network camera isn't, not even with a wrong password: that is tried again at the slowest
+//! pace, so that setting the camera right is enough and no account gets locked. A local camera isn't either: it is looked for
+//! every second, so that plugging it in is enough.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::CaptureError;
-use super::session;
+use super::patience::Patience;
 use super::{AccessUnit, Continuity, End, Frame, Snapshots};
+use super::{kind, session};
 use crate::agent::config::{Camera, Region, Source};
-use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::base::error::{Chain, Retry};
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
-
-/// First and greatest wait before a lost camera is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The longest wait between two signs of life.
-const ROUND: Duration = Duration::from_millis(500);
 
 /// What a session is to give. Branches that nobody wants are not built.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +68,8 @@ pub enum CameraState {
     Running {
         /// Width and height of the upright pictures in pixels, once one was decoded.
         size: Option<(u32, u32)>,
+        /// What was chosen of what a local camera offers, and which controls it didn't take.
+        video: Option<String>,
     },
     /// It has stopped coming; tried again after `retry_in`.
     Lost {
@@ -148,25 +146,22 @@ impl Capture {
     /// one that somebody must act on; it has been logged and reported already.
     pub fn run(&self, stop: &StopToken, beat: &Beat) -> Result<(), CaptureError> {
         let mut continuity = Continuity::default();
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let (kind, _) = kind::of(&self.camera.source, self.sample_fps());
+        let mut patience = Patience::with(&self.camera.source);
         let outcome = loop {
             let given = self.given();
             match self.run_once(&mut continuity, stop, beat) {
                 Ok(End::Eos) if self.repeats() => continue,
                 Ok(End::Eos | End::Stopped) => break Ok(()),
-                Err(e) if e.retry() == Retry::Never && !self.is_remote() => break Err(e),
+                Err(e) if e.retry() == Retry::Never && self.is_file() => break Err(e),
                 Err(e) => {
                     if self.given() > given {
-                        backoff.reset();
+                        patience.reset();
                     }
-                    let retry_in = match e.retry() {
-                        Retry::Later => backoff.next_delay(),
-                        Retry::Never => RETRY.1,
-                    };
-                    let reason = Chain(&e).to_string();
-                    log::warn!(camera:% = self.camera.id; "camera lost: {reason}; next attempt in {:.1} s", retry_in.as_secs_f32());
-                    self.sink.state(CameraState::Lost { reason, retry_in });
-                    if wait(retry_in, stop, beat) {
+                    self.lost(&e, patience.next(e.retry()), patience.is_news(&e));
+                    let look = || kind.ready();
+                    let say = |e: &CaptureError, retry_in| self.lost(e, retry_in, true);
+                    if patience.wait(look, say, stop, beat) {
                         break Ok(());
                     }
                 }
@@ -191,20 +186,19 @@ impl Capture {
         matches!(self.camera.source, Source::File { repeat: true, .. })
     }
 
-    fn is_remote(&self) -> bool {
-        matches!(self.camera.source, Source::Rtsp { .. })
+    fn is_file(&self) -> bool {
+        matches!(self.camera.source, Source::File { .. })
     }
-}
 
-/// Waits and goes round meanwhile; true if stopped.
-fn wait(mut time: Duration, stop: &StopToken, beat: &Beat) -> bool {
-    while !time.is_zero() {
-        beat.beat();
-        let step = time.min(ROUND);
-        if stop.wait(step) {
-            return true;
-        }
-        time -= step;
+    /// The model's rate, if it looks at this camera.
+    pub(super) fn sample_fps(&self) -> Option<f32> {
+        self.wants.frames.map(|tap| tap.sample_fps)
     }
-    stop.is_stopped()
+
+    fn lost(&self, error: &CaptureError, retry_in: Duration, news: bool) {
+        let reason = Chain(error).to_string();
+        let level = if news { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, camera:% = self.camera.id; "camera lost: {reason}; next attempt in {:.1} s", retry_in.as_secs_f32());
+        self.sink.state(CameraState::Lost { reason, retry_in });
+    }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this module is for")]
 
+mod cameras;
 mod check;
 mod demo;
 mod evaluate;
@@ -59,6 +60,7 @@ pub struct Cli {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Cameras(cameras::CamerasArgs),
     Replay(replay::ReplayArgs),
     Evaluate(evaluate::EvaluateArgs),
     Frames(frames::FramesArgs),
@@ -167,6 +169,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => run::run(args, verbose),
         Command::Check(args) => check::run(args),
+        Command::Cameras(args) => logs(log::LevelFilter::Warn).and_then(|()| cameras::run(args)),
         Command::Replay(args) => logs(log::LevelFilter::Warn).and_then(|()| replay::run(args)),
         Command::Evaluate(args) => logs(log::LevelFilter::Warn).and_then(|()| evaluate::run(args)),
         Command::Frames(args) => logs(log::LevelFilter::Warn).and_then(|()| frames::run(args)),

@@ -9,7 +9,7 @@ use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, numb
 use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
-use super::{Camera, CameraId, Config, Pace, Problem, Region, Source, files, secret, url};
+use super::{Camera, CameraId, Config, Pace, Problem, Region, Source, files, local, secret, url};
 use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
@@ -24,16 +24,20 @@ pub(super) const RING_BEYOND_PRE_ROLL: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq)]
 enum SourceKind {
+    Csi,
     File,
     Rtsp,
     Test,
+    V4l2,
 }
 
-/// The keys that go with one kind only.
-const KEYS_OF_KINDS: [(SourceKind, &str, &[&str]); 3] = [
+/// The keys that do not go with every kind.
+const KEYS_OF_KINDS: [(SourceKind, &str, &[&str]); 5] = [
+    (SourceKind::Csi, "csi", local::CSI),
     (SourceKind::File, "file", &["path", "pace", "repeat"]),
     (SourceKind::Rtsp, "rtsp", &["url", "credentials_file", "latency_ms"]),
     (SourceKind::Test, "test", &["width", "height", "fps"]),
+    (SourceKind::V4l2, "v4l2", local::V4L2),
 ];
 
 /// Reads one camera; `taken` holds the ids of those before it.
@@ -90,19 +94,23 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
 
 fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {
     let kind = s.required("kind", choice(KEYS_OF_KINDS.map(|(kind, word, _)| (word, kind))));
-    for (other, word, keys) in KEYS_OF_KINDS {
-        for key in keys {
-            match kind {
-                Some(kind) if kind != other => {
-                    s.out_of_place(key, &format!("goes with kind = {word:?} only"), "leave it out, or change kind")
-                }
-                Some(_) => {}
-                // What else the camera has cannot be judged.
-                None => s.pass_over(key),
+    for key in KEYS_OF_KINDS.iter().flat_map(|(_, _, keys)| *keys) {
+        let with = KEYS_OF_KINDS.iter().filter(|(_, _, keys)| keys.contains(key));
+        match kind {
+            Some(kind) if with.clone().all(|(other, ..)| *other != kind) => {
+                let words: Vec<String> = with.map(|(_, word, _)| format!("{word:?}")).collect();
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let message = format!("goes with kind = {} only", alternatives(&words));
+                s.out_of_place(key, &message, "leave it out, or change kind");
             }
+            Some(_) => {}
+            // What else the camera has cannot be judged.
+            None => s.pass_over(key),
         }
     }
     match kind? {
+        SourceKind::Csi => local::csi(s),
+        SourceKind::V4l2 => local::v4l2(s),
         SourceKind::File => {
             let path = s.required("path", files::file(context.base_dir));
             let pace =

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::camera::RING_BEYOND_PRE_ROLL;
-use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source};
+use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, VideoWish};
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -203,6 +203,35 @@ impl Changes {
                 self.at_restart(&key("url"), url != new_url);
                 self.at_restart(&key("credentials_file"), credentials != new_credentials);
                 self.at_restart(&key("latency_ms"), latency != new_latency);
+            }
+            (
+                Source::V4l2 { device, wish: VideoWish { width, height, fps, format }, controls },
+                Source::V4l2 { device: new_device, wish: new, controls: new_controls },
+            ) => {
+                self.at_restart(&key("device"), device != new_device);
+                self.at_restart(&key("width"), *width != new.width);
+                self.at_restart(&key("height"), *height != new.height);
+                self.at_restart(&key("fps"), *fps != new.fps);
+                self.at_restart(&key("format"), *format != new.format);
+                for name in controls.keys().chain(new_controls.keys().filter(|n| !controls.contains_key(*n))) {
+                    self.at_restart(&key(&format!("controls.{name}")), controls.get(name) != new_controls.get(name));
+                }
+            }
+            (
+                Source::Csi { sensor_id, sensor_mode, width, height, fps },
+                Source::Csi {
+                    sensor_id: new_id,
+                    sensor_mode: new_mode,
+                    width: new_width,
+                    height: new_height,
+                    fps: new_fps,
+                },
+            ) => {
+                self.at_restart(&key("sensor_id"), sensor_id != new_id);
+                self.at_restart(&key("sensor_mode"), sensor_mode != new_mode);
+                self.at_restart(&key("width"), width != new_width);
+                self.at_restart(&key("height"), height != new_height);
+                self.at_restart(&key("fps"), fps != new_fps);
             }
             (
                 Source::Test { width, height, fps },

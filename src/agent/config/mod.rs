@@ -23,6 +23,7 @@ mod camera;
 mod diff;
 mod files;
 mod kind;
+mod local;
 mod mqtt;
 mod parse;
 mod problem;
@@ -198,6 +199,29 @@ pub enum Source {
         /// `latency_ms`: jitter buffer, 0 to 5,000 ms; default 200 ms.
         latency: Duration,
     },
+    /// `kind = "v4l2"`: a camera with a device node, such as a USB camera.
+    V4l2 {
+        /// `device`: `/dev/videoN`, or better a link below `/dev/v4l/by-id`, which names the same camera wherever it is
+        /// plugged in.
+        device: PathBuf,
+        /// `width`, `height`, `fps`, `format`
+        wish: VideoWish,
+        /// `controls.<name>`, by the names of `v4l2-ctl --list-ctrls`; default none.
+        controls: BTreeMap<String, ControlValue>,
+    },
+    /// `kind = "csi"`: a sensor on a Jetson's CSI connector, through NVIDIA's libargus.
+    Csi {
+        /// `sensor_id`, 0 to 15; default 0.
+        sensor_id: u32,
+        /// `sensor_mode`, 0 to 63; default: libargus chooses by size and rate.
+        sensor_mode: Option<u32>,
+        /// `width` in pixels, 32 to 8192; default 1280.
+        width: u32,
+        /// `height` in pixels, 32 to 8192; default 720.
+        height: u32,
+        /// `fps`, frames a second, 1 to 240; default 30.
+        fps: u32,
+    },
     /// `kind = "test"`: a moving pattern, for a device without a camera.
     Test {
         /// `width`, 32 to 8192; default 640.
@@ -214,6 +238,8 @@ impl fmt::Display for Source {
         match self {
             Source::File { path, .. } => write!(f, "{}", path.display()),
             Source::Rtsp { url, .. } => f.write_str(&url::without_path(url)),
+            Source::V4l2 { device, .. } => write!(f, "{}", device.display()),
+            Source::Csi { sensor_id, .. } => write!(f, "CSI sensor {sensor_id}"),
             Source::Test { width, height, fps } => write!(f, "test pattern, {width}x{height}, {fps} fps"),
         }
     }
@@ -222,6 +248,64 @@ impl fmt::Display for Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({self})")
+    }
+}
+
+/// What a local camera is to give. What is left out is chosen by what it offers (`capture::v4l2::choose`); what stands
+/// here and isn't offered is an error when the camera is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VideoWish {
+    /// `width` in pixels, 32 to 8192.
+    pub width: Option<u32>,
+    /// `height` in pixels, 32 to 8192.
+    pub height: Option<u32>,
+    /// `fps`, frames a second, 1 to 240.
+    pub fps: Option<u32>,
+    /// `format`
+    pub format: Option<VideoFormat>,
+}
+
+/// How a local camera's video is coded, the preferred one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VideoFormat {
+    /// `"h264"`: stored as it comes.
+    H264,
+    /// `"h265"`: stored as it comes.
+    H265,
+    /// `"mjpeg"`: decoded and encoded on the device.
+    Mjpeg,
+    /// `"raw"`: encoded on the device.
+    Raw,
+}
+
+impl VideoFormat {
+    /// All of them, with their words.
+    pub const ALL: [(&'static str, VideoFormat); 4] = [
+        ("h264", VideoFormat::H264),
+        ("h265", VideoFormat::H265),
+        ("mjpeg", VideoFormat::Mjpeg),
+        ("raw", VideoFormat::Raw),
+    ];
+}
+
+/// What a control of a local camera is set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlValue {
+    /// A number.
+    Number(i64),
+    /// On or off.
+    Switch(bool),
+    /// The label of a menu's item.
+    Label(String),
+}
+
+impl fmt::Display for ControlValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ControlValue::Number(n) => write!(f, "{n}"),
+            ControlValue::Switch(on) => write!(f, "{on}"),
+            ControlValue::Label(label) => write!(f, "{label:?}"),
+        }
     }
 }
 

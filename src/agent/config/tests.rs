@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod local;
+
 const EXAMPLE: &str = include_str!("../../../deploy/example.toml");
 const PASSWORD: &str = "correct-horse-7731";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nbmV2ZXItc2hvd24=\n-----END PRIVATE KEY-----\n";
@@ -112,11 +114,20 @@ fn what_the_example_calls_a_default_is_the_default() {
     assert_eq!(in_force.paths, as_it_stands.paths);
 
     // And what it gives as an example is read as it says.
-    let [gate, recorded, pattern] = in_force.cameras.as_slice() else { panic!("{:?}", in_force.cameras) };
+    let [gate, door, yard, recorded, pattern] = in_force.cameras.as_slice() else { panic!("{:?}", in_force.cameras) };
     assert_eq!(gate.region, Some(Region { x: 0.0, y: 0.25, width: 1.0, height: 0.75 }));
     assert_eq!(gate.thresholds, BTreeMap::from([("Fight".to_string(), 0.8)]));
     let plain = Camera { region: None, thresholds: BTreeMap::new(), ..gate.clone() };
     assert_eq!(plain, as_it_stands.cameras[0]);
+    let device = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920-video-index0".into();
+    let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(15), format: Some(VideoFormat::Mjpeg) };
+    let controls = [
+        ("power_line_frequency".to_owned(), ControlValue::Label("50 Hz".into())),
+        ("brightness".to_owned(), ControlValue::Number(140)),
+    ];
+    assert_eq!(door.source, Source::V4l2 { device, wish, controls: controls.into() });
+    let csi = Source::Csi { sensor_id: 0, sensor_mode: Some(2), width: 1280, height: 720, fps: 30 };
+    assert_eq!(yard.source, csi);
     let path = site.dir().join("recorded.mp4");
     assert_eq!(recorded.source, Source::File { path, pace: Pace::Realtime, repeat: false });
     assert_eq!(pattern.source, Source::Test { width: 640, height: 360, fps: 15 });

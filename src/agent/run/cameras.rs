@@ -53,8 +53,9 @@ impl CaptureSink for CameraSink {
     fn state(&self, state: CameraState) {
         let said = match &state {
             CameraState::Connecting => "connecting".to_owned(),
-            CameraState::Running { size: Some((width, height)) } => format!("live, {width}x{height}"),
-            CameraState::Running { size: None } => "live".to_owned(),
+            CameraState::Running { video: Some(video), .. } => format!("live: {video}"),
+            CameraState::Running { size: Some((width, height)), .. } => format!("live, {width}x{height}"),
+            CameraState::Running { size: None, .. } => "live".to_owned(),
             CameraState::Lost { reason, retry_in } => {
                 format!("lost: {reason}; next attempt in {:.1} s", retry_in.as_secs_f32())
             }

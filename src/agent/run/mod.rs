@@ -279,7 +279,9 @@ impl Daemon {
                     health: health.clone(),
                     pace: match camera.source {
                         Source::File { pace, .. } => pace,
-                        Source::Rtsp { .. } | Source::Test { .. } => Pace::Realtime,
+                        Source::Csi { .. } | Source::Rtsp { .. } | Source::Test { .. } | Source::V4l2 { .. } => {
+                            Pace::Realtime
+                        }
                     },
                     stop: capture_stop.clone(),
                     record: record.clone(),
