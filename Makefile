@@ -1,7 +1,7 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit fuzz bench build clean-demo soak-kill train-setup train-smoke train-test
+.PHONY: help setup demo test lint audit fuzz soak bench build clean-demo soak-kill train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
@@ -41,6 +41,9 @@ build: setup ## the release binary, target/release/vedette
 
 fuzz: ## one fuzz target for a while: TARGET=config, manifest, mp4, ring, incident or store; SECONDS_MAX=60
 	@deploy/dev/fuzz.sh "$(TARGET)" "$(or $(SECONDS_MAX),60)"
+
+soak: setup ## four cameras and random faults for HOURS (1), and an account of what was lost: .cache/soak/report.md
+	@tests/soak/run.sh --hours "$(or $(HOURS),1)"
 
 bench: build ## measure what the README claims; writes benches/RESULTS.md with this machine's name
 	@benches/run.sh

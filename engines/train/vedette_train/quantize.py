@@ -75,10 +75,16 @@ def _quantize(single: Path, out: Path, views: list[np.ndarray]) -> None:
             found = next(self.left, None)
             return None if found is None else {"view": found}
 
-    # Pixels, the first convolution (which sees differences of a few levels beside those of hundreds) and the mean over the map stay in
-    # single precision. With "Clip" the ReLU6 behind a convolution becomes part of
-    # its range; without, ONNX Runtime quantises twice and is no faster than in single precision.
-    first = next(n.name for n in onnx.load(single, load_external_data=False).graph.node if n.op_type == "Conv")
-    quantize_static(str(single), str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv", "Clip"],
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=[first],
+    # Pixels, the first convolution (which sees differences of a few levels beside those of hundreds) and the mean over the map
+    # stay in single precision. With "Clip" the ReLU6 behind a convolution becomes part of its range; without, ONNX Runtime
+    # quantises twice and is no faster than in single precision.
+    model = onnx.load(single)
+    first = next(n for n in model.graph.node if n.op_type == "Conv")
+    first.name = "first"                                  # nodes are left out by name, and ours have none
+    named = out.with_name("named.onnx")
+    onnx.save(model, named)
+    quantize_static(str(named), str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv", "Clip"],
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=[first.name],
                     extra_options={"WeightSymmetric": True})
+    if out.stat().st_size > single.stat().st_size / 2:
+        raise KitError(f"{single}: nothing of it was quantised")

@@ -159,6 +159,7 @@ mod tests {
             status: CameraStatus::Lost,
             since: "2026-11-22T05:00:00.000Z".into(),
             reason: Some("no route to host".into()),
+            video: None,
         };
         let sampling = Some(SamplingHealth { model_fps: 8.0, frames_fps: 5.0 });
         let drops = BTreeMap::from([("decoder_late".to_owned(), 3), ("not_classified".to_owned(), 0)]);

@@ -73,8 +73,12 @@ impl CameraRecord {
     pub fn condition(&self, id: &CameraId, started: Wall) -> CameraCondition {
         let state = self.state.lock().expect("nothing panics under this lock").clone();
         let since = state.as_ref().map_or(started, |s| s.1).rfc3339();
+        let video = match &state {
+            Some((CameraState::Running { video, .. }, _)) => video.clone(),
+            _ => None,
+        };
         let (status, reason) = in_words(state.map(|s| s.0));
-        CameraCondition { camera: id.0.to_string(), status, since, reason }
+        CameraCondition { camera: id.0.to_string(), status, since, reason, video }
     }
 
     /// As the heartbeat carries it.
