@@ -1,10 +1,11 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit fuzz soak bench build clean-demo soak-kill train-setup train-smoke train-test
+.PHONY: help setup demo test system-test test-jetson lint audit fuzz soak bench build clean-demo soak-kill train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
+CAMERA ?=
 SECONDS_MAX ?=
 
 help: ## this list
@@ -13,9 +14,9 @@ help: ## this list
 setup: ## install what building, testing and the demo need (apt, pip); idempotent
 	@deploy/dev/setup.sh
 
-demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4 or RTSP=rtsp://...)
+demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4, RTSP=rtsp://... or CAMERA=/dev/video0)
 	@cargo build --bin vedette
-	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
+	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" CAMERA="$(CAMERA)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 
 test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
 	@deploy/dev/nextest.sh run --no-fail-fast
@@ -26,6 +27,10 @@ KILLS ?= 1000
 
 soak-kill: setup ## kill -9 at random moments, KILLS times (1,000; about an hour): nothing stored may be missing, open or broken
 	@VEDETTE_KILLS="$(KILLS)" deploy/dev/nextest.sh run --test all --no-capture kills_at_random_moments
+
+system-test: setup ## a virtual machine with a V4L2 camera (vivid) and systemd, emulated: cameras, controls, replug, clips; ten minutes and more
+	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	@python3 tests/vm/system_test.py
 
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
 	cargo fmt --check

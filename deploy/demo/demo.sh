@@ -4,6 +4,7 @@
 #
 #   VIDEO=my.mp4        serve this file as the camera instead of the CCTV video of Debian's opencv-doc
 #   RTSP=rtsp://...     watch this camera instead; nothing is served
+#   CAMERA=/dev/video0  watch the camera that is plugged in here; nothing is served
 #   SECONDS_MAX=60      end by itself after so long
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -35,7 +36,10 @@ wait_for() {
 }
 accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 
-if [ -z "${RTSP:-}" ]; then
+source=(--rtsp "${RTSP:-}")
+if [ -n "${CAMERA:-}" ]; then
+    source=(--camera "$CAMERA")
+elif [ -z "${RTSP:-}" ]; then
     video=${VIDEO:-.cache/video/vtest.avi}
     [ -r "$video" ] || { say "cannot read the video $video"; exit 1; }
     # A camera gives H.264; what is something else is transcoded once and kept.
@@ -60,7 +64,7 @@ if [ -z "${RTSP:-}" ]; then
     setsid /usr/bin/python3 deploy/demo/rtsp_server.py --file "$served" >"$work/rtsp.log" 2>&1 &
     children+=($!)
     wait_for "the RTSP server" $! "$work/rtsp.log" grep -q '^rtsp://' "$work/rtsp.log"
-    RTSP=$(grep -m1 '^rtsp://' "$work/rtsp.log")
+    source=(--rtsp "$(grep -m1 '^rtsp://' "$work/rtsp.log")")
 fi
 
 mkdir -p "$work/broker"
@@ -72,7 +76,7 @@ wait_for "Mosquitto" $! "$work/mosquitto.log" accepts "$port"
 say "Mosquitto on 127.0.0.1:$port; read along with: mosquitto_sub -p $port -t 'vedette/#' -v"
 
 target=${CARGO_TARGET_DIR:-target}
-"$target/debug/vedette" demo --rtsp "$RTSP" --broker "mqtt://127.0.0.1:$port" --dir "$work/device" \
+"$target/debug/vedette" demo "${source[@]}" --broker "mqtt://127.0.0.1:$port" --dir "$work/device" \
     ${SECONDS_MAX:+--seconds "$SECONDS_MAX"} &
 agent=$!
 code=0

@@ -55,6 +55,7 @@ impl Kind for Csi {
             Ok::<_, CaptureError>(filter)
         };
         let asked = filter(self.in_graphics_memory())?;
+        // The rest is that of `hardware::chain`, with what is asked for in between.
         let copy = elements::make("nvvidconv")?;
         let copied = filter(gst::Caps::builder("video/x-raw").field("format", "NV12").build())?;
         elements::chain(pipeline, &[&source, &asked, &copy, &copied])

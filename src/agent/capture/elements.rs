@@ -1,5 +1,5 @@
 //! GStreamer's elements: made by name, with the package that has them when they are missing, and the one place
-//! where a decoder and an encoder are chosen. Hardware elements take their place here when they are supported.
+//! where a decoder and an encoder are made: in hardware where `hardware` says that it can be, else in software.
 
 use std::sync::Mutex;
 
@@ -8,7 +8,9 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_video::UpstreamForceKeyUnitEvent;
 
+use super::Codec;
 use super::error::CaptureError;
+use super::hardware::{self, Work};
 
 /// Distance of keyframes in freshly encoded video: where clips can begin.
 const KEYFRAME_EVERY: gst::ClockTime = gst::ClockTime::from_seconds(1);
@@ -32,12 +34,13 @@ pub fn set_if_known(element: &gst::Element, property: &str, value: &str) {
     }
 }
 
-fn package_of(element: &str) -> &'static str {
+pub fn package_of(element: &str) -> &'static str {
     match element {
         "videoconvert" | "videotestsrc" | "appsink" => "gstreamer1.0-plugins-base",
-        "rtspsrc" | "videoflip" | "jpegdec" => "gstreamer1.0-plugins-good",
+        "rtspsrc" | "v4l2src" | "videoflip" | "jpegdec" => "gstreamer1.0-plugins-good",
         "h264parse" | "h265parse" => "gstreamer1.0-plugins-bad",
         "x264enc" => "gstreamer1.0-plugins-ugly",
+        nvidia if nvidia.starts_with("nv") => "nvidia-l4t-gstreamer (of JetPack; only a Jetson has it)",
         decoder if decoder.starts_with("avdec_") => "gstreamer1.0-libav",
         _ => "libgstreamer1.0-0",
     }
@@ -46,8 +49,11 @@ fn package_of(element: &str) -> &'static str {
 /// How a decoder is to work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decode {
-    /// Each picture as soon as its access unit is there.
-    Promptly,
+    /// Each picture as soon as its access unit is there; in hardware where it can be and `hardware` says so.
+    Promptly {
+        /// False: it has failed there.
+        hardware: bool,
+    },
     /// As many pictures a second as the machine can.
     FlatOut,
 }
@@ -55,14 +61,22 @@ pub enum Decode {
 /// Threads of one decoder; each holds pictures of its own.
 const DECODERS_MOST: usize = 8;
 
-/// A software decoder for streams of this description.
+/// A decoder for streams of this description.
 pub fn decoder(caps: &gst::CapsRef, how: Decode, place: &str) -> Result<gst::Element, CaptureError> {
     let name = caps.structure(0).map_or("", |s| s.name().as_str());
-    let preferred: &[&str] = match name {
-        "video/x-h264" => &["avdec_h264", "openh264dec"],
-        "video/x-h265" => &["avdec_h265", "libde265dec"],
-        _ => &[],
+    let work = match name {
+        "video/x-h264" => Some(Work::Decode(Codec::H264)),
+        "video/x-h265" => Some(Work::Decode(Codec::H265)),
+        "image/jpeg" => Some(Work::DecodeJpeg),
+        _ => None,
     };
+    // A file read flat out is decoded in software: the same pixels on every machine.
+    if let (Decode::Promptly { hardware: true }, Some(work)) = (how, work)
+        && let Some(steps) = hardware::chain(work, 0, &hardware::usable)
+    {
+        return hardware::bin(&steps);
+    }
+    let preferred = work.map_or(&[] as &[&str], hardware::software);
     let decoder = match preferred.iter().find(|name| gst::ElementFactory::find(name).is_some()) {
         Some(name) => make(name)?,
         None if !preferred.is_empty() => make(preferred[0])?,
@@ -79,10 +93,10 @@ pub fn decoder(caps: &gst::CapsRef, how: Decode, place: &str) -> Result<gst::Ele
     set_if_known(&decoder, "qos", "false");
     match how {
         // Decoding several pictures at once holds each one back by as many pictures as there are threads.
-        Decode::Promptly if decoder.find_property("thread-type").is_some() => {
+        Decode::Promptly { .. } if decoder.find_property("thread-type").is_some() => {
             set_if_known(&decoder, "thread-type", "slice");
         }
-        Decode::Promptly => set_if_known(&decoder, "max-threads", "1"),
+        Decode::Promptly { .. } => set_if_known(&decoder, "max-threads", "1"),
         // One processor is the consumer's; with more threads than the rest, decoding costs more and is no sooner done.
         Decode::FlatOut => {
             let others = std::thread::available_parallelism().map_or(1, |n| n.get() - 1).clamp(1, DECODERS_MOST);
@@ -115,12 +129,13 @@ pub fn best(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Option<gst::E
     found.into_iter().next()
 }
 
-/// A software H.264 encoder without delay, with a keyframe each second.
-pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
-    let encoder = make("x264enc")?;
-    encoder.set_property("bitrate", kbps);
-    encoder.set_property_from_str("tune", "zerolatency");
-    encoder.set_property_from_str("speed-preset", "superfast");
+/// An H.264 encoder without delay, with a keyframe each second; `hardware`: there if it can be.
+pub fn encoder(kbps: u32, hardware: bool) -> Result<gst::Element, CaptureError> {
+    let steps = hardware.then(|| hardware::chain(Work::Encode, kbps, &hardware::usable)).flatten();
+    let encoder = match steps {
+        Some(steps) => hardware::bin(&steps)?,
+        None => software_encoder(kbps)?,
+    };
     // The encoder itself counts pictures, and a stream's own word on how many there are in a second is
     // often wrong.
     let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
@@ -142,6 +157,14 @@ pub fn encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
         }
         gst::PadProbeReturn::Ok
     });
+    Ok(encoder)
+}
+
+fn software_encoder(kbps: u32) -> Result<gst::Element, CaptureError> {
+    let encoder = make("x264enc")?;
+    encoder.set_property("bitrate", kbps);
+    encoder.set_property_from_str("tune", "zerolatency");
+    encoder.set_property_from_str("speed-preset", "superfast");
     Ok(encoder)
 }
 
@@ -177,7 +200,8 @@ mod tests {
     fn prompt_decoders_hold_no_pictures_back() {
         init().expect("GStreamer is installed");
         let h264 = gst::Caps::new_empty_simple("video/x-h264");
-        let decoder = decoder(&h264, Decode::Promptly, "a.mp4").expect("gstreamer1.0-libav is installed");
+        let decoder =
+            decoder(&h264, Decode::Promptly { hardware: false }, "a.mp4").expect("gstreamer1.0-libav is installed");
         assert!(!decoder.property::<bool>("output-corrupt"));
         let by_slices = decoder.find_property("thread-type").is_some();
         assert!(by_slices || decoder.property::<i32>("max-threads") == 1);

@@ -14,7 +14,7 @@
 //! | file | is |
 //! |---|---|
 //! | `kind`, `csi`, `file`, `rtsp`, `test`, `v4l2` | kinds of camera, and what their errors mean |
-//! | `elements` | GStreamer's elements by name; the choice of decoder and encoder |
+//! | `elements`, `hardware` | GStreamer's elements by name; the choice of decoder and encoder |
 //! | `plug` | demultiplexers and depayloaders |
 //! | `outlet` | the pipeline behind that |
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
@@ -33,6 +33,7 @@ mod elements;
 mod error;
 mod file;
 mod frames;
+pub mod hardware;
 mod kind;
 mod nal;
 mod outlet;

@@ -177,7 +177,7 @@ impl Branches<'_> {
             let mut branch = self.queue_that_drops()?;
             branch.push(elements::make("videoconvert")?);
             branch.push(filter(gst::Caps::builder("video/x-raw").field("format", "I420").build())?);
-            branch.push(elements::encoder(self.shared.encode_kbps)?);
+            branch.push(elements::encoder(self.shared.encode_kbps, self.shared.hardware)?);
             branch.extend(parser(Codec::H264)?);
             branch.push(self.unit_sink()?);
             ends.push(branch);
@@ -231,7 +231,7 @@ impl Branches<'_> {
     }
 
     fn how(&self) -> Decode {
-        if self.shared.lossy() { Decode::Promptly } else { Decode::FlatOut }
+        if self.shared.lossy() { Decode::Promptly { hardware: self.shared.hardware } } else { Decode::FlatOut }
     }
 
     fn restamp_behind(&self, trunk: &[gst::Element], stream: Stream) {

@@ -11,6 +11,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::error::CaptureError;
+use super::hardware::{self, Doer};
 use super::kind::{self, Kind, Pacing, Trouble};
 use super::outlet::Outlet;
 use super::shared::{Activity, Chosen, Shared, Stamps};
@@ -36,11 +37,29 @@ pub struct Continuity {
     not_before: Mono,
     /// Whether something was given before, so that the next thing given is a discontinuity.
     interrupted: bool,
+    /// Hardware has failed with this camera's stream: the next sessions do without.
+    hardware_failed: bool,
     /// What was taken of what the camera offers, as it was said last.
     chosen: Option<Chosen>,
 }
 
 impl Continuity {
+    /// A stream that hardware gave no picture of is decoded and encoded in software from now on.
+    fn blame_hardware(&mut self, error: &CaptureError, shared: &Shared) {
+        let given = shared.pictures_seen.count() + shared.units_seen.count();
+        let suspect = match error {
+            CaptureError::Decode { .. } | CaptureError::Pipeline { .. } => shared.pictures_seen.count() == 0,
+            // Connected, the stream comes, and nothing comes of it.
+            CaptureError::Frozen { what: "picture", .. } => shared.pictures_seen.count() == 0 && given > 0,
+            _ => false,
+        };
+        let in_hardware = |(_, doer): &(_, Doer)| matches!(doer, Doer::Hardware(_));
+        if suspect && shared.hardware && hardware::of_this_machine().iter().any(in_hardware) {
+            self.hardware_failed = true;
+            log::warn!(camera:% = shared.camera; "no picture came out of the hardware; from now on this camera is decoded and encoded in software");
+        }
+    }
+
     /// Says what is taken of what the camera offers, unless it is as before.
     fn say(&mut self, chosen: Option<Chosen>, capture: &Capture) {
         if let Some(Chosen { what, amiss }) = chosen.as_ref().filter(|_| chosen != self.chosen) {
@@ -83,6 +102,9 @@ pub fn run_once(
     let announced = playing.announced();
     let shared = Arc::clone(&playing.shared);
     drop(playing);
+    if let Err(e) = &outcome {
+        continuity.blame_hardware(e, &shared);
+    }
     let stamps = shared.stamps();
     if let Some(end) = stamps.timeline.end() {
         (continuity.not_before, continuity.interrupted) = (end, true);
@@ -125,6 +147,7 @@ impl Playing {
             place: kind.place(),
             pacing,
             encode_kbps: capture.camera.encode_kbps,
+            hardware: pacing != Pacing::FlatOut && !continuity.hardware_failed,
             wants: capture.wants,
             sink: Arc::clone(&capture.sink),
             clock: Arc::clone(&capture.clock),

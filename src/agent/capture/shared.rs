@@ -33,6 +33,8 @@ pub struct Shared {
     pub place: String,
     pub pacing: Pacing,
     pub encode_kbps: u32,
+    /// Whether hardware may decode and encode, where there is some.
+    pub hardware: bool,
     pub wants: Wants,
     pub sink: Arc<dyn CaptureSink>,
     pub clock: Arc<dyn Clock>,

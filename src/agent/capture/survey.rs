@@ -10,7 +10,7 @@ use crate::agent::config::VideoWish;
 /// A camera that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// What a config names it by: its link below `/dev/v4l/by-id` where there is one, else its node.
+    /// What a config names it by: a link below `/dev/v4l` that outlasts plugging where there is one, else its node.
     pub device: PathBuf,
     /// What it is.
     pub what: What,
@@ -53,7 +53,7 @@ pub fn local_cameras(devices: &dyn Devices, sample_fps: f32) -> Vec<Found> {
                 choice => What::V4l2 { abilities, choice },
             },
         };
-        Some(Found { device: listed.by_id.unwrap_or(listed.node), what })
+        Some(Found { device: listed.link.unwrap_or(listed.node), what })
     });
     found.collect()
 }

@@ -17,7 +17,8 @@ const SAMPLE_FPS: f32 = 8.0;
 
 /// List the cameras that are plugged in: what each offers, what would be taken of it, and the [[camera]] section to paste
 ///
-/// A camera is named by its link below /dev/v4l/by-id where it has one: that is the same camera wherever it is plugged in.
+/// A camera is named by its link below /dev/v4l/by-id where it has one (the same camera wherever it is plugged in), else by
+/// that below /dev/v4l/by-path (whatever is plugged in there).
 /// Looking sets nothing and disturbs nobody. Exit code 0: there are some. 1: there is none, or one that can't be used.
 #[derive(Debug, Args)]
 pub struct CamerasArgs {

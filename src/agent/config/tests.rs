@@ -120,7 +120,7 @@ fn what_the_example_calls_a_default_is_the_default() {
     let plain = Camera { region: None, thresholds: BTreeMap::new(), ..gate.clone() };
     assert_eq!(plain, as_it_stands.cameras[0]);
     let device = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920-video-index0".into();
-    let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(15), format: Some(VideoFormat::Mjpeg) };
+    let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(20), format: Some(VideoFormat::Mjpeg) };
     let controls = [
         ("power_line_frequency".to_owned(), ControlValue::Label("50 Hz".into())),
         ("brightness".to_owned(), ControlValue::Number(140)),

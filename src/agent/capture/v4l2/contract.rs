@@ -27,7 +27,7 @@ fn keeps_the_contract(devices: &dyn Devices) {
             }
         };
         assert_eq!(abilities.node, l.node);
-        if let Some(link) = &l.by_id {
+        if let Some(link) = &l.link {
             assert_eq!(devices.probe(link).unwrap().node, l.node, "the link leads to the node");
         }
         assert!(abilities.modes.iter().all(|m| m.width > 0 && m.height > 0));

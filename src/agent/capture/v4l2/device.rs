@@ -25,8 +25,9 @@ pub trait Devices: Send + Sync {
 pub struct Listed {
     /// `/dev/videoN`
     pub node: PathBuf,
-    /// Its link below `/dev/v4l/by-id`, if udev made one.
-    pub by_id: Option<PathBuf>,
+    /// A name that outlasts plugging: its link below `/dev/v4l/by-id`, or for one without a serial number of its own below
+    /// `/dev/v4l/by-path` (the same as long as it stays at the same connector). None: udev made neither.
+    pub link: Option<PathBuf>,
 }
 
 /// What a camera is and offers.

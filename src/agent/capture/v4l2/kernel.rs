@@ -31,13 +31,16 @@ pub struct Kernel;
 impl Devices for Kernel {
     fn list(&self) -> Vec<Listed> {
         let names = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-        let by_id: BTreeMap<PathBuf, PathBuf> =
-            names("/dev/v4l/by-id").filter_map(|link| Some((fs::canonicalize(&link).ok()?, link))).collect();
+        // The later one stays.
+        let links: BTreeMap<PathBuf, PathBuf> = names("/dev/v4l/by-path")
+            .chain(names("/dev/v4l/by-id"))
+            .filter_map(|link| Some((fs::canonicalize(&link).ok()?, link)))
+            .collect();
         let mut nodes: Vec<(u32, PathBuf)> = names("/dev")
             .filter_map(|path| Some((path.to_str()?.strip_prefix("/dev/video")?.parse().ok()?, path)))
             .collect();
         nodes.sort();
-        nodes.into_iter().map(|(_, node)| Listed { by_id: by_id.get(&node).cloned(), node }).collect()
+        nodes.into_iter().map(|(_, node)| Listed { link: links.get(&node).cloned(), node }).collect()
     }
 
     fn probe(&self, path: &Path) -> Result<Abilities, DeviceError> {

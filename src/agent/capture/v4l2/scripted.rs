@@ -73,7 +73,7 @@ impl Scripted {
 impl Devices for Scripted {
     fn list(&self) -> Vec<Listed> {
         let plugged = self.plugged.lock().unwrap();
-        plugged.iter().map(|p| Listed { node: p.abilities.node.clone(), by_id: Some(p.by_id.clone()) }).collect()
+        plugged.iter().map(|p| Listed { node: p.abilities.node.clone(), link: Some(p.by_id.clone()) }).collect()
     }
 
     fn probe(&self, path: &Path) -> Result<Abilities, DeviceError> {

@@ -38,10 +38,14 @@ const SCORE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Play this video file in real time, again and again, as the camera
-    #[arg(long, value_name = "FILE", conflicts_with = "rtsp")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rtsp", "camera"])]
     video: Option<PathBuf>,
 
-    /// Watch this RTSP camera [default, without --video: a moving test pattern]
+    /// Watch the camera that is plugged in here: /dev/video0, or a link below /dev/v4l (`vedette cameras` lists them)
+    #[arg(long, value_name = "DEVICE", conflicts_with = "rtsp")]
+    camera: Option<PathBuf>,
+
+    /// Watch this RTSP camera [default, without --video and --camera: a moving test pattern]
     #[arg(long, value_name = "URL")]
     rtsp: Option<String>,
 
@@ -82,14 +86,15 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Outcome> {
 fn write_config(args: &DemoArgs, dir: &Path) -> anyhow::Result<PathBuf> {
     let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let camera = match (&args.video, &args.rtsp) {
-        (Some(video), _) => format!("kind = \"file\"\npath = {}\nrepeat = true", quoted(&absolute(video))),
-        (None, Some(url)) => {
+    let camera = match (&args.video, &args.camera, &args.rtsp) {
+        (Some(video), ..) => format!("kind = \"file\"\npath = {}\nrepeat = true", quoted(&absolute(video))),
+        (None, Some(device), _) => format!("kind = \"v4l2\"\ndevice = {}", quoted(&absolute(device))),
+        (None, None, Some(url)) => {
             let credentials = args.credentials_file.as_deref();
             let line = credentials.map(|f| format!("\ncredentials_file = {}", quoted(&absolute(f))));
             format!("kind = \"rtsp\"\nurl = {}{}", toml::Value::String(url.clone()), line.unwrap_or_default())
         }
-        (None, None) => "kind = \"test\"".to_owned(),
+        (None, None, None) => "kind = \"test\"".to_owned(),
     };
     let model = absolute(&args.model.options(None, None)?.model);
     let mut text = format!(
