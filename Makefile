@@ -32,6 +32,10 @@ system-test: setup ## a virtual machine with a V4L2 camera (vivid) and systemd, 
 	@cargo build --quiet --bin vedette || cargo build --bin vedette
 	@python3 tests/vm/system_test.py
 
+test-jetson: setup ## what of Vedette this machine's hardware carries, in one report (.cache/jetson/report.md); on a PC it says so
+	@cargo build --quiet --bin vedette || cargo build --bin vedette
+	@python3 tests/jetson/report.py
+
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings

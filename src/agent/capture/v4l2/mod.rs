@@ -118,10 +118,13 @@ impl Kind for V4l2 {
     }
 
     fn explain(&self, trouble: &Trouble) -> CaptureError {
-        // What GStreamer says of a camera that was pulled out, or taken by another program in this moment, differs from
-        // version to version; the device itself says it plainly.
-        match self.plan() {
+        // What GStreamer says of a camera that was pulled out differs from version to version; the device itself says it
+        // plainly. That it is in use says nothing in general: the session that failed may still have it.
+        match self.devices.probe(&self.device) {
             Err(e) => CaptureError::Device(e),
+            Ok(Abilities { in_use: Some(holder), .. }) if trouble.error.matches(gst::ResourceError::Busy) => {
+                CaptureError::Device(DeviceError::Busy { path: self.device.clone(), holder })
+            }
             Ok(_) => trouble.in_general(self.place()),
         }
     }

@@ -53,6 +53,24 @@ fn who_has_it_and_what_it_cannot_do_is_said() {
 }
 
 #[test]
+fn trouble_is_explained_by_the_device_itself() {
+    elements::init().unwrap();
+    let devices = Arc::new(Scripted::default());
+    let camera = camera(&devices, LINK);
+    let said = |error: gst::glib::Error| {
+        let trouble = Trouble { reason: error.message().to_owned(), error, missing: None };
+        camera.explain(&trouble).to_string()
+    };
+    let busy = || gst::glib::Error::new(gst::ResourceError::Busy, "Device is busy");
+    let read = || gst::glib::Error::new(gst::ResourceError::Read, "Could not read");
+    assert!(said(read()).starts_with("no camera is plugged in"), "pulled out");
+    devices.plug("/dev/video0", &[(b"MJPG", 640, 480, 30)]);
+    devices.hold(Some("vedette"));
+    assert!(said(busy()).ends_with("is in use by vedette; end that, or give it another camera"));
+    assert!(said(read()).ends_with("Could not read"), "not because this session has it: {}", said(read()));
+}
+
+#[test]
 fn what_was_chosen_and_what_could_not_be_set_is_described() {
     let devices = Arc::new(Scripted::default());
     devices.plug("/dev/video3", &[(b"MJPG", 640, 480, 30)]);
