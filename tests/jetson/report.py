@@ -28,6 +28,8 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parents[2]
 MODEL = TREE / "engines" / "activity-v1"
 CLIP = MODEL / "golden" / "clip.mp4"
+# What a file without a container needs.
+START_CODES = "video/x-h264,stream-format=byte-stream,alignment=au"
 # Of each camera, once it is live.
 WATCHED_S = 10
 LIVE_WITHIN_S = 60
@@ -100,7 +102,7 @@ def encode(report, hardware, work):
             continue
         made, started = work / "encoded.h264", time.monotonic()
         pipeline = f"videotestsrc num-buffers=60 ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 ! {chain}"
-        code, text = output("gst-launch-1.0", "-q", *f"{pipeline} ! h264parse ! filesink location={made}".split())
+        code, text = output("gst-launch-1.0", "-q", *f"{pipeline} ! h264parse ! {START_CODES} ! filesink location={made}".split())
         took = time.monotonic() - started
         back = output("ffprobe", "-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0", made)[1]
         seen = f"{back.strip()} pictures of 1280x720 in {took:.1f} s" if code == 0 else text.strip()[-200:]

@@ -66,6 +66,11 @@ impl Kind for Csi {
         Ok(())
     }
 
+    /// Whether JetPack's elements are there; whether the sensor is, only libargus can say.
+    fn ready(&self) -> Result<(), CaptureError> {
+        ["nvarguscamerasrc", "nvvidconv"].into_iter().try_for_each(|needed| elements::make(needed).map(drop))
+    }
+
     fn explain(&self, trouble: &Trouble) -> CaptureError {
         trouble.in_general(self.place())
     }
@@ -84,5 +89,9 @@ mod tests {
             "video/x-raw(memory:NVMM), format=(string)NV12, width=(int)1920, height=(int)1080, framerate=(fraction)30/1"
         );
         assert_eq!(camera.place(), "CSI sensor 1");
+        if gst::ElementFactory::find("nvarguscamerasrc").is_none() {
+            let said = camera.ready().expect_err("not there").to_string();
+            assert!(said.contains("nvarguscamerasrc is missing; install the package nvidia-l4t-gstreamer"), "{said}");
+        }
     }
 }

@@ -148,6 +148,11 @@ pub fn of_this_machine() -> Vec<(Work, Doer)> {
     doers(&usable)
 }
 
+/// The same in a line, for the journal.
+pub fn summary() -> String {
+    of_this_machine().iter().map(|(work, doer)| format!("{work}: {doer}")).collect::<Vec<_>>().join("; ")
+}
+
 /// Whether this machine has an element, and for the hardware ones, that it can be opened. Asked once; remembered.
 pub fn usable(element: &str) -> bool {
     static KNOWN: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());

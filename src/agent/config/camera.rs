@@ -94,8 +94,10 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
 
 fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {
     let kind = s.required("kind", choice(KEYS_OF_KINDS.map(|(kind, word, _)| (word, kind))));
-    for key in KEYS_OF_KINDS.iter().flat_map(|(_, _, keys)| *keys) {
-        let with = KEYS_OF_KINDS.iter().filter(|(_, _, keys)| keys.contains(key));
+    // Each once, though several kinds may have it.
+    let all: BTreeSet<&'static str> = KEYS_OF_KINDS.iter().flat_map(|(_, _, keys)| *keys).copied().collect();
+    for key in all {
+        let with = KEYS_OF_KINDS.iter().filter(|(_, _, keys)| keys.contains(&key));
         match kind {
             Some(kind) if with.clone().all(|(other, ..)| *other != kind) => {
                 let words: Vec<String> = with.map(|(_, word, _)| format!("{word:?}")).collect();

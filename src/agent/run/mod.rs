@@ -148,9 +148,7 @@ impl Daemon {
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Daemon, StartError> {
         // Before READY: a first scan of the plugins takes its time.
         capture::init()?;
-        for (work, doer) in capture::hardware::of_this_machine() {
-            log::info!("{work}: {doer}");
-        }
+        log::info!("{}", capture::hardware::summary());
         let progress = Progress::default();
         let panicked = StopToken::new();
         let events = Events::default();
