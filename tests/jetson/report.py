@@ -173,7 +173,7 @@ def watch(report, vedette, area, what, section, work):
     daemon = subprocess.Popen([vedette, "run", "--config", config], stdout=log, stderr=subprocess.STDOUT)
 
     def camera():
-        code, text = output(vedette, "status", "--config", config)
+        code, text = output(vedette, "status", "--json", "--config", config)
         status = json.loads(text) if code == 0 else {}
         return ((status.get("cameras") or [{}])[0], next(iter(status.get("health", {}).get("cameras", {}).values()), {}),
                 status.get("health", {}).get("inference") or {})

@@ -19,7 +19,7 @@ until_true() {
     done
     say "$what"
 }
-status() { "$v" status --config "$config" 2>/dev/null; }
+status() { "$v" status --json --config "$config" 2>/dev/null; }
 # shellcheck disable=SC2317 # called by until_true
 {
     is() { status | grep -q "\"status\": \"$1\""; }

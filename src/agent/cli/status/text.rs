@@ -42,7 +42,7 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
         CameraStatus::Ended => "ended",
     };
     let mut parts = vec![format!("{word} since {}", condition.since)];
-    parts.extend(condition.reason.clone());
+    parts.extend(condition.reason.clone().or_else(|| condition.video.clone()));
     if let Some(health) = health {
         parts.push(match &health.sampling {
             Some(s) => format!("{:.1} of {} frames/s", s.frames_fps, s.model_fps),
@@ -161,6 +161,13 @@ mod tests {
             reason: Some("no route to host".into()),
             video: None,
         };
+        let door = CameraCondition {
+            camera: "door".into(),
+            status: CameraStatus::Live,
+            since: "2026-11-22T05:01:00.000Z".into(),
+            reason: None,
+            video: Some("MJPEG 1280x720 at 15 fps from HD Webcam".into()),
+        };
         let sampling = Some(SamplingHealth { model_fps: 8.0, frames_fps: 5.0 });
         let drops = BTreeMap::from([("decoder_late".to_owned(), 3), ("not_classified".to_owned(), 0)]);
         let throttling = ThrottlingHealth {
@@ -173,7 +180,7 @@ mod tests {
             summary: "0 of 1 cameras live".into(),
             agent: DeviceFacts { agent_version: "0.1.0".into(), model: None },
             clock: ClockState { synchronised: false, estimated_error_ms: None },
-            cameras: vec![gate],
+            cameras: vec![gate, door],
             health: HealthReport {
                 uptime_s: 90_061,
                 cameras: BTreeMap::from([("gate".into(), CameraHealth { sampling, drops, ..CameraHealth::default() })]),
@@ -195,6 +202,7 @@ mod tests {
                 "agent       0.1.0, no model, up 1 d 1 h",
                 "clock       not known to be synchronised",
                 "camera      gate: LOST since 2026-11-22T05:00:00.000Z; no route to host; 5.0 of 8 frames/s; 0 windows, 0 incidents; dropped: 3 decoder_late",
+                "camera      door: live since 2026-11-22T05:01:00.000Z; MJPEG 1280x720 at 15 fps from HD Webcam",
                 "wear        mmcblk0: up to 90 % of its rated life used, few reserve blocks left: REPLACE IT SOON",
                 "throttling  HELD BACK by cpu-throttle-alert 1 of 1; cpu 729 MHz, limit 1190 of 1984; 52 over-current events since boot",
             ]
