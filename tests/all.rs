@@ -5,6 +5,7 @@ mod capture_cameras;
 mod commands;
 mod common;
 mod daemon;
+mod disk;
 mod fuzz;
 mod kills;
 mod layering;

@@ -83,14 +83,14 @@ impl Wall {
 impl std::ops::Add<Duration> for Wall {
     type Output = Wall;
     fn add(self, d: Duration) -> Wall {
-        Wall(self.0.saturating_add(d.as_millis() as i64))
+        Wall(self.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
 impl std::ops::Sub<Duration> for Wall {
     type Output = Wall;
     fn sub(self, d: Duration) -> Wall {
-        Wall(self.0.saturating_sub(d.as_millis() as i64))
+        Wall(self.0.saturating_sub(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 

@@ -23,7 +23,7 @@ pub enum AlertKind {
     Closed,
     /// Its clip is on the device's disk, whole.
     ClipReady,
-    /// Its clip could not be made; `clip.lost_because` says why.
+    /// Its clip could not be made, or is gone; `clip.lost_because` says why.
     ClipLost,
 }
 

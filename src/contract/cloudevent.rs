@@ -28,8 +28,8 @@ const SHORT_SCORES: usize = 16;
 /// What is known of an alert only when it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sending {
-    /// Its number in the outbox.
-    pub seq: u64,
+    /// Its number in the outbox; none: it is not stored.
+    pub seq: Option<u64>,
     /// The wall clock now.
     pub publish_time: Wall,
     /// It is sent later than it could have been had the way been open.
@@ -95,8 +95,13 @@ pub struct AlertEvent {
     /// `application/json`
     pub datacontenttype: String,
     /// The message's number on this device, from 1, without gaps: decimal, padded with zeros to 20 digits, so
-    /// that it also sorts as text (CloudEvents sequence extension). Confirm it as a number.
-    pub sequence: String,
+    /// that it also sorts as text (CloudEvents sequence extension). Confirm it as a number. Absent where `durable` is
+    /// false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<String>,
+    /// False: the device's disk refused the alert and it was sent from memory, once. It comes again as a durable one
+    /// with the same `id` if the disk comes back.
+    pub durable: bool,
     /// RFC 3339, UTC: the device's clock when it was sent (this time).
     pub publishtime: String,
     /// It was queued before the device's present connection, or waited for long: history, not news.
@@ -130,7 +135,8 @@ impl AlertEvent {
             subject: alert.incident.id,
             time: alert.event_time_unix_ms.rfc3339(),
             datacontenttype: "application/json".into(),
-            sequence: format!("{:020}", sending.seq),
+            sequence: sending.seq.map(|seq| format!("{seq:020}")),
+            durable: sending.seq.is_some(),
             publishtime: sending.publish_time.rfc3339(),
             replayed: sending.replayed,
             data: AlertData {
@@ -155,7 +161,7 @@ impl AlertEvent {
 }
 
 /// MQTT user properties by which a broker or consumer routes an alert without opening it.
-pub fn user_properties(alert: &Alert, seq: u64) -> Vec<(String, String)> {
+pub fn user_properties(alert: &Alert, seq: Option<u64>) -> Vec<(String, String)> {
     let kind = match alert.kind {
         AlertKind::Opened => "opened",
         AlertKind::Updated => "updated",
@@ -170,7 +176,10 @@ pub fn user_properties(alert: &Alert, seq: u64) -> Vec<(String, String)> {
         ("kind", kind.into()),
         ("camera", alert.incident.camera.clone()),
         ("test", alert.incident.test.to_string()),
-        ("seq", seq.to_string()),
+        match seq {
+            Some(seq) => ("seq", seq.to_string()),
+            None => ("durable", "false".to_owned()),
+        },
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
@@ -254,7 +263,7 @@ pub(crate) mod tests {
     #[test]
     fn is_a_cloudevent() {
         let alert = alert("north", AlertKind::ClipReady);
-        let sending = Sending { seq: 42, publish_time: Wall::from_unix_ms(1_700_000_001_000), replayed: true };
+        let sending = Sending { seq: Some(42), publish_time: Wall::from_unix_ms(1_700_000_001_000), replayed: true };
         let event = AlertEvent::new(&topics(), &alert, sending);
         let json: serde_json::Value = serde_json::from_slice(&event.render()).unwrap();
         assert_eq!(json["specversion"], "1.0");
@@ -271,12 +280,23 @@ pub(crate) mod tests {
         assert_eq!(json["data"]["clip"]["event_offset_ms"], 10_000);
         assert_eq!(json["data"]["clock"]["synchronised"], true);
         assert_eq!(json["data"].get("shortened"), None);
+        assert_eq!(json["durable"], true);
         assert_eq!(serde_json::from_value::<AlertEvent>(json).unwrap(), event);
     }
 
     #[test]
+    fn one_that_is_not_stored_says_so_and_has_no_number() {
+        let alert = alert("north", AlertKind::Opened);
+        let sending = Sending { seq: None, publish_time: Wall::from_unix_ms(0), replayed: false };
+        let json: serde_json::Value =
+            serde_json::from_slice(&AlertEvent::new(&topics(), &alert, sending).render()).unwrap();
+        assert_eq!((&json["durable"], json.get("sequence")), (&false.into(), None));
+        assert_eq!(user_properties(&alert, None).pop(), Some(("durable".to_owned(), "false".to_owned())));
+    }
+
+    #[test]
     fn properties_tell_what_a_router_needs() {
-        let properties = user_properties(&alert("north", AlertKind::Opened), 7);
+        let properties = user_properties(&alert("north", AlertKind::Opened), Some(7));
         let expected =
             [("class", "Fighting"), ("kind", "opened"), ("camera", "north"), ("test", "false"), ("seq", "7")];
         assert_eq!(properties, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
@@ -294,7 +314,7 @@ pub(crate) mod tests {
             big.incident.scores = (0..scores).map(|i| (format!("{i}{text:.100}"), 1.0 / scores as f32)).collect();
             big.incident.close_reason = Some(text.clone());
             big.clip = Some(ClipReport { path: Some(text.clone()), lost_because: Some(text.clone()), ..ClipReport::default() });
-            let sending = Sending { seq: u64::MAX, publish_time: Wall::from_unix_ms(0), replayed: false };
+            let sending = Sending { seq: Some(u64::MAX), publish_time: Wall::from_unix_ms(0), replayed: false };
             let payload = AlertEvent::new(&topics(), &big, sending).render();
             prop_assert!(payload.len() < MAX_MESSAGE_BYTES);
             let back: AlertEvent = serde_json::from_slice(&payload).unwrap();

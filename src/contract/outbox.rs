@@ -15,7 +15,7 @@ pub mod testing;
 /// One alert on its way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxRow {
-    /// Sequence number of this device and route: from 1, without gaps.
+    /// Sequence number of this device and route: from 1, without gaps but those told as given up.
     pub seq: u64,
     /// When it was committed.
     pub queued: Wall,
@@ -36,7 +36,8 @@ pub struct OutboxStatus {
     pub pending: u64,
     /// Rows a broker has, that not every consumer has confirmed.
     pub unconfirmed: u64,
-    /// Ranges (first, last) let go unconfirmed because they were too old.
+    /// Ranges (first, last) that will not come any more: let go unconfirmed because they were too old, or lost with a
+    /// damaged database. A number is never given out twice, so numbers of such a range may also have been no alert's.
     pub given_up: Vec<(u64, u64)>,
 }
 
@@ -67,4 +68,9 @@ pub trait Outbox: Send + Sync {
     fn status(&self) -> Result<OutboxStatus, OutboxError>;
     /// A version that grows whenever rows are added; `changed()` on it is the wake-up.
     fn added(&self) -> tokio::sync::watch::Receiver<u64>;
+    /// Alerts that could not be stored and are to be sent once, without a number; they are not kept. `added` wakes for
+    /// them too. They come again as rows, with the same id, if the disk comes back. Does not block.
+    fn take_volatile(&self) -> Vec<Alert> {
+        Vec::new()
+    }
 }

@@ -47,13 +47,15 @@ pub struct Agent {
     dir: TempDir,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    /// What is run as the superuser of a mount namespace of the daemon's own before it.
+    prepare: Option<String>,
 }
 
 impl Agent {
     /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
     pub fn new(cameras: &str, sections: &str) -> Agent {
-        let agent =
-            Agent { dir: tempfile::tempdir().expect("a temporary directory"), child: None, environment: Vec::new() };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None };
         agent.configure(cameras, sections);
         agent
     }
@@ -77,6 +79,36 @@ impl Agent {
     /// Sets variables of the daemon's environment.
     pub fn environment(&mut self, variables: &[(&str, &str)]) {
         self.environment = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// Gives the daemon's next runs a state directory on a file system of their own, so large, which goes with each; the
+    /// shell commands `then` are run in it. False, loudly, where this system lets nobody do that.
+    #[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
+    pub fn on_a_disk_of(&mut self, megabytes: u32, then: &str) -> bool {
+        let can = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]).status();
+        if !can.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: no user namespace with mounts here (unshare -Urm): full disks are not tested");
+            return false;
+        }
+        let state = self.state();
+        let state = state.to_str().expect("UTF-8");
+        self.prepare =
+            Some(format!("set -e; mount -t tmpfs -o size={megabytes}m none {state}; cd {state}; {then}\nexec \"$@\""));
+        true
+    }
+
+    /// The state directory as the running daemon sees it.
+    pub fn disk(&self) -> PathBuf {
+        let state = self.state();
+        Path::new(&format!("/proc/{}/root", self.pid())).join(state.strip_prefix("/").expect("absolute"))
+    }
+
+    /// Writes to the daemon's disk until it takes no more.
+    pub fn fill_disk(&self, name: &str) {
+        let mut file = std::fs::File::create(self.disk().join(name)).expect("an entry is free");
+        for block in [1 << 20, 4096, 1] {
+            while std::io::Write::write_all(&mut file, &vec![1; block]).is_ok() {}
+        }
     }
 
     /// The configuration file.
@@ -112,8 +144,18 @@ impl Agent {
     /// Starts the daemon without waiting for anything.
     pub fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_vedette"))
-            .args(["run", "--config"])
+        let daemon = [env!("CARGO_BIN_EXE_vedette"), "run", "--config"];
+        let mut command = match &self.prepare {
+            None => Command::new(daemon[0]),
+            // Each execs the next: the child is the daemon.
+            Some(script) => {
+                let mut unshare = Command::new("unshare");
+                unshare.args(["-Urm", "sh", "-c", script, "sh", daemon[0]]);
+                unshare
+            }
+        };
+        let child = command
+            .args(&daemon[1..])
             .arg(self.config())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
@@ -134,9 +176,14 @@ impl Agent {
 
     /// Sends the daemon a signal, by name.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("a daemon runs").id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is everywhere");
         assert!(sent.success());
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a daemon runs").id()
     }
 
     /// Waits for the daemon's end.
@@ -159,9 +206,18 @@ impl Agent {
             ["incidents" | "store", ..] => 2,
             _ => 1,
         });
-        let config = self.config();
+        let config = if self.prepare.is_some() && self.child.is_some() { self.config_inside() } else { self.config() };
         let config = [std::ffi::OsStr::new("--config"), config.as_os_str()];
         vedette(name.iter().map(std::ffi::OsStr::new).chain(config).chain(rest.iter().map(std::ffi::OsStr::new)))
+    }
+
+    /// A configuration for commands that look at the disk of the daemon.
+    fn config_inside(&self) -> PathBuf {
+        let path = self.dir.path().join("inside.toml");
+        let text = std::fs::read_to_string(self.config()).expect("there");
+        let inside = format!("state_dir = {:?}", self.disk());
+        std::fs::write(&path, text.replace("state_dir = \"state\"", &inside)).expect("writable");
+        path
     }
 
     /// `vedette status --json`.

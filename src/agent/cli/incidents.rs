@@ -124,6 +124,7 @@ fn line(i: &StoredIncident) -> String {
     let clip = match &i.clip {
         None => "no clip".to_owned(),
         Some(clip) => match (&clip.report.path, &clip.report.lost_because) {
+            (_, Some(why)) if clip.state == ClipState::Expired => format!("clip {why}"),
             (_, Some(why)) => format!("clip lost: {why}"),
             (Some(path), None) => path.clone(),
             (None, None) => "clip to come".to_owned(),

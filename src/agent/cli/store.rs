@@ -27,8 +27,8 @@ enum What {
     ///
     /// Without --repair it only looks, and may do so while the daemon runs. With --repair (the daemon must be stopped)
     /// incidents that a killed daemon left open are closed, the clips it was recording are finished with the footage
-    /// that they have, and clips whose files are gone or damaged are marked lost, each with its alert. No footage is ever
-    /// deleted: it may be evidence.
+    /// that they have, and clips whose files are gone or damaged are marked lost, each with its alert. A damaged database is set
+    /// aside and its readable rows carried over. No footage is ever deleted: it may be evidence.
     Check {
         #[command(flatten)]
         config: ConfigArgs,

@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -260,8 +261,13 @@ impl Job {
             }
         }
         if let Phase::Waiting = self.phase {
-            self.paths.make_directory().map_err(|e| ClipError::io("make the directory of", &self.paths.part(), e))?;
-            let part = Part::create(&self.paths.part(), &unit, self.label_of(unit.pts))?;
+            let part = match self.begin_part(&unit) {
+                // The store removes directories that it has emptied; this one was empty until now.
+                Err(ClipError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    self.begin_part(&unit)?
+                }
+                begun => begun?,
+            };
             self.phase = Phase::Recording(Box::new(part));
         }
         self.seen.newest_dts = Some(unit.dts);
@@ -269,6 +275,12 @@ impl Job {
             part.push(unit);
         }
         Ok(None)
+    }
+
+    fn begin_part(&self, first: &AccessUnit) -> Result<Part, ClipError> {
+        let path = self.paths.part();
+        self.paths.make_directory().map_err(|e| ClipError::io("make the directory of", &path, e))?;
+        Part::create(&path, first, self.label_of(first.pts))
     }
 
     /// Whether nothing in the ring is unread, or nothing unread is wanted.

@@ -1,7 +1,7 @@
 //! What changed between the running configuration and a new one, key by key, and whether the running daemon
 //! can take it over (SIGHUP). Pure.
 //!
-//! Live are the thresholds, `[incident]` and `[clip]`, as long as what they ask for agrees with what needs a
+//! Live are the thresholds, `[incident]`, `[clip]` and `[storage]`, as long as what they ask for agrees with what needs a
 //! restart; everything else needs one.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::camera::RING_BEYOND_PRE_ROLL;
-use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, VideoWish};
+use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, VideoWish};
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,7 +45,7 @@ impl Config {
     /// What is different in `new`. The order of cameras does not matter.
     pub fn diff(&self, new: &Config) -> Vec<Change> {
         // Taken apart by name, here and below, so that a field that is added cannot be forgotten.
-        let Config { device, paths, model, cameras, incident, clip, mqtt } = self;
+        let Config { device, paths, model, cameras, incident, clip, storage, mqtt } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
         changes.of_paths(paths, &new.paths);
@@ -61,6 +61,7 @@ impl Config {
         }
         changes.of_incident(incident, &new.incident, self.hysteresis_from(new));
         changes.of_clip(clip, &new.clip, self.pre_roll_from(new));
+        changes.of_storage(storage, &new.storage);
         match (mqtt, &new.mqtt) {
             (Some(mqtt), Some(new)) => changes.of_mqtt(mqtt, new),
             (old, new) => changes.at_restart("mqtt", old != new),
@@ -80,6 +81,7 @@ impl Config {
         if self.pre_roll_from(new) == Applies::AtRestart {
             next.clip.pre_roll = self.clip.pre_roll;
         }
+        next.storage = new.storage.clone();
         for camera in &mut next.cameras {
             if let Some(new) = new.camera(camera) {
                 camera.thresholds = new.thresholds.clone();
@@ -168,6 +170,14 @@ impl Changes {
     fn of_clip(&mut self, Clip { pre_roll, post_roll }: &Clip, new: &Clip, pre_roll_applies: Applies) {
         self.note("clip.pre_roll_s", *pre_roll != new.pre_roll, pre_roll_applies);
         self.live("clip.post_roll_s", *post_roll != new.post_roll);
+    }
+
+    fn of_storage(&mut self, old: &Storage, new: &Storage) {
+        let Storage { keep, clips_max_bytes, min_free_bytes, keep_incidents } = old;
+        self.live("storage.keep_days", *keep != new.keep);
+        self.live("storage.clips_max_mb", *clips_max_bytes != new.clips_max_bytes);
+        self.live("storage.min_free_mb", *min_free_bytes != new.min_free_bytes);
+        self.live("storage.keep_incidents_days", *keep_incidents != new.keep_incidents);
     }
 
     fn of_camera(&mut self, old: &Camera, new: &Camera) {

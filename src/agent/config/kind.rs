@@ -165,6 +165,18 @@ pub(super) fn seconds<'a>(range: RangeInclusive<u32>) -> Kind<'a, Duration> {
     number(low..=high, Some(Unit::Seconds)).map(Duration::from_secs_f64)
 }
 
+/// A length of time in days, 1 to `most`.
+pub(super) fn days<'a>(most: u32) -> Kind<'a, Duration> {
+    number(1.0..=f64::from(most), Some(Unit::Days)).map(|days| Duration::from_secs_f64(days * f64::from(DAY_S)))
+}
+
+/// So many days.
+pub(super) const fn days_long(days: u32) -> Duration {
+    Duration::from_secs(days as u64 * DAY_S as u64)
+}
+
+const DAY_S: u32 = 86_400;
+
 /// What a value is, without its content.
 pub(super) fn found(value: &DeValue<'_>) -> &'static str {
     match value {

@@ -72,6 +72,8 @@ pub struct Config {
     pub incident: Incident,
     /// What footage an incident keeps.
     pub clip: Clip,
+    /// What is kept on the disk, and for how long.
+    pub storage: Storage,
     /// Where alerts go; none: incidents and clips stay on the device.
     pub mqtt: Option<Mqtt>,
 }
@@ -379,6 +381,19 @@ pub struct Clip {
     pub pre_roll: Duration,
     /// `post_roll_s`: 0 to 120 s; default 10 s.
     pub post_roll: Duration,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Storage {
+    /// `keep_days`: clips older than this are deleted; 1 to 3,650 days; default 30.
+    pub keep: Duration,
+    /// `clips_max_mb`: all clips together at most; 10 MB to 100 TB; default: as much as `min_free_bytes` leaves.
+    pub clips_max_bytes: Option<u64>,
+    /// `min_free_mb`: so much of the disk is kept free; 0 to 1 TB; default 500 MB.
+    pub min_free_bytes: u64,
+    /// `keep_incidents_days`: rows of incidents whose clip is gone, and the audit trail; 1 to 36,500 days; default 365.
+    pub keep_incidents: Duration,
 }
 
 /// `[mqtt]`

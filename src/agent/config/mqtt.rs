@@ -3,13 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{boolean, distinct, name, number, seconds};
+use super::kind::{boolean, days, days_long, distinct, name, seconds};
 use super::section::Section;
-use super::units::Unit;
 use super::url::Broker;
 use super::{Mqtt, MqttTls, secret, url};
-
-const DAY_S: u32 = 86_400;
 
 /// Reads the section.
 pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
@@ -22,8 +19,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
     let heartbeat_every = s.or("heartbeat_s", Duration::from_secs(30), seconds(1..=3600));
     let keep_alive = s.or("keep_alive_s", Duration::from_secs(30), seconds(5..=3600));
     let consumers = s.or("consumers", vec!["soc".to_string()], distinct(name()));
-    let days = number(1.0..=3650.0, Some(Unit::Days)).map(|days| Duration::from_secs_f64(days * f64::from(DAY_S)));
-    let keep = s.or("keep_days", 30 * Duration::from_secs(DAY_S.into()), days);
+    let keep = s.or("keep_days", days_long(30), days(3650));
 
     check_client_certificate(s);
     match &broker {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::kind::{choice, fraction, integer, name, seconds};
+use super::kind::{choice, days, days_long, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, camera, files, mqtt};
+use super::units::Unit;
+use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -75,6 +76,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     let incident = root.section("incident", |s| incident(s, &mut context));
     let clip = root.section("clip", |s| clip(s, &mut context));
     let cameras = cameras(root, &context);
+    let storage = root.section("storage", storage);
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
     Some(Config {
         device: device?,
@@ -83,6 +85,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         cameras: cameras?,
         incident: incident?,
         clip: clip?,
+        storage: storage?,
         mqtt: mqtt?,
     })
 }
@@ -151,6 +154,26 @@ fn clip(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Clip> 
     let post_roll = s.or("post_roll_s", Duration::from_secs(10), seconds(0..=120));
     context.pre_roll = pre_roll;
     Some(Clip { pre_roll: pre_roll?, post_roll: post_roll? })
+}
+
+fn storage(s: &mut Section<'_>) -> Option<Storage> {
+    let megabytes = |range| integer(range, Some(Unit::Megabytes)).map(|mb| u64::from(mb) * 1_000_000);
+    let keep = s.or("keep_days", days_long(30), days(3_650));
+    let clips_max_bytes = s.optional("clips_max_mb", megabytes(10..=100_000_000));
+    let min_free_bytes = s.or("min_free_mb", 500_000_000, megabytes(0..=1_000_000));
+    let keep_incidents = s.or("keep_incidents_days", days_long(365), days(36_500));
+    if let (Some(clips), Some(rows)) = (keep, keep_incidents)
+        && rows < clips
+    {
+        let message = "an incident's row would go before its clip may";
+        s.problem("keep_incidents_days", message, "make it at least keep_days");
+    }
+    Some(Storage {
+        keep: keep?,
+        clips_max_bytes: clips_max_bytes?,
+        min_free_bytes: min_free_bytes?,
+        keep_incidents: keep_incidents?,
+    })
 }
 
 fn cameras(root: &mut Section<'_>, context: &camera::Context<'_>) -> Option<Vec<Camera>> {

@@ -112,6 +112,8 @@ fn what_the_example_calls_a_default_is_the_default() {
     assert_eq!(in_force.incident, as_it_stands.incident);
     assert_eq!(in_force.clip, as_it_stands.clip);
     assert_eq!(in_force.paths, as_it_stands.paths);
+    let unbounded = Storage { clips_max_bytes: None, ..in_force.storage.clone() };
+    assert_eq!((&unbounded, in_force.storage.clips_max_bytes), (&as_it_stands.storage, Some(50_000_000_000)));
 
     // And what it gives as an example is read as it says.
     let [gate, door, yard, recorded, pattern] = in_force.cameras.as_slice() else { panic!("{:?}", in_force.cameras) };
@@ -268,6 +270,10 @@ fn limits_hold_at_both_ends() {
         ("incident", "update_every_s", ["1", "600"], ["0.9", "601"]),
         ("clip", "pre_roll_s", ["0", "25"], ["-1", "121"]),
         ("clip", "post_roll_s", ["0", "120"], ["nan", "inf"]),
+        ("storage", "keep_days", ["1", "365"], ["0.5", "3651"]),
+        ("storage", "clips_max_mb", ["10", "100000000"], ["9", "100000001"]),
+        ("storage", "min_free_mb", ["0", "1000000"], ["-1", "1000001"]),
+        ("storage", "keep_incidents_days", ["30", "36500"], ["0", "36501"]),
         ("mqtt", "heartbeat_s", ["1", "3600"], ["0", "3601"]),
         ("mqtt", "keep_alive_s", ["5", "3600"], ["4", "3601"]),
         ("mqtt", "keep_days", ["1", "3650"], ["0.5", "3651"]),
@@ -306,6 +312,7 @@ fn impossible_combinations_are_refused() {
             REST + 3,
             "hysteresis",
         ),
+        (with("[storage]\nkeep_days = 400"), "storage.keep_incidents_days", REST, "at least keep_days"),
         (with("thresholds = { Normal = 0.5 }"), "camera[gate].thresholds.Normal", REST, "leave it out"),
         (with("path = \"recorded.mp4\""), "camera[gate].path", REST, "goes with kind = \"file\" only"),
         (with("[[camera]]\nid = \"gate\"\nkind = \"test\""), "camera[#2].id", REST + 1, "another camera"),
@@ -591,7 +598,8 @@ fn a_reload_says_key_by_key_what_it_takes() {
         .replace("pre_roll_s = 10", "pre_roll_s = 20")
         .replace("latency_ms = 200", "latency_ms = 500")
         .replace("id = \"pattern\"", "id = \"other\"")
-        .replace("keep_days = 30", "keep_days = 60");
+        .replace("keep_days = 30", "keep_days = 60")
+        .replace("min_free_mb = 500", "min_free_mb = 900");
     site.write("gate.credentials", "viewer\nanother\n", 0o600);
     let new = site.parse(&text).unwrap();
     let shown: Vec<String> = old.diff(&new).iter().map(Change::to_string).collect();
@@ -607,6 +615,8 @@ fn a_reload_says_key_by_key_what_it_takes() {
             "camera[other]: needs a restart",
             "incident.smoothing: applied",
             "clip.pre_roll_s: applied",
+            "storage.keep_days: applied",
+            "storage.min_free_mb: applied",
             "mqtt.keep_days: needs a restart",
         ]
     );

@@ -37,13 +37,13 @@ use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{Applies, Config, Pace, Problem, Source};
+use crate::agent::config::{Applies, Config, Pace, Problem, Source, Storage};
 use crate::agent::control::Control;
 use crate::agent::http::{self, Api, HttpError};
 use crate::agent::incident::{Machine, Thresholds};
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::ring::{Bounds, SharedRing};
-use crate::agent::store::{DeviceContext, OutboxPolicy, Store, StoreError};
+use crate::agent::store::{DeviceContext, Limits, OutboxPolicy, Store, StoreError};
 use crate::agent::uplink;
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::progress::{Beat, Progress};
@@ -181,6 +181,7 @@ impl Daemon {
             },
         };
         let (store, writer) = Store::open(&config.paths.state_dir, context, clock.clone())?;
+        store.keep(limits(&config));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("vedette-net")
@@ -391,6 +392,7 @@ impl Daemon {
             *config = config.with_live_from(&new);
             *self.clip_rules.write().expect("nothing panics while it holds the rules") =
                 Rules::new(&config.clip, &config.incident);
+            self.store.0.keep(limits(&config));
             self.inbox.push(incidents::Work::Reconfigure(Box::new(settings(&config, &self.model_thresholds))));
         }
         changes.iter().map(ToString::to_string).collect()
@@ -494,6 +496,12 @@ pub fn outbox_policy(config: &Config) -> OutboxPolicy {
         None => OutboxPolicy::LocalOnly,
         Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },
     }
+}
+
+/// What the store may keep.
+fn limits(config: &Config) -> Limits {
+    let Storage { keep, clips_max_bytes, min_free_bytes, keep_incidents } = config.storage;
+    Limits { keep, max_bytes: clips_max_bytes.unwrap_or(u64::MAX), min_free_bytes, keep_rows: keep_incidents }
 }
 
 /// What of the config the incident stage works by.

@@ -8,7 +8,7 @@ use super::events::Events;
 use super::ledger::StoreLedger;
 use crate::agent::clip::recovery::{Recovery, Step};
 use crate::agent::clip::{Ledger, LedgerError, Outcome};
-use crate::agent::store::{DeviceContext, Store, StoreError};
+use crate::agent::store::{DeviceContext, Store, StoreError, complaints, condemn};
 use crate::base::clock::Clock;
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
@@ -17,9 +17,14 @@ use crate::base::stage::Stage;
 /// How long the store may take to end.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
-/// Closes incidents that a killed daemon left open and finishes its clips, with their alerts; a line for each clip.
-/// No daemon may run.
+/// Closes incidents that a killed daemon left open and finishes its clips, with their alerts; sets a damaged database
+/// aside and carries its rows over. A line for each thing that was put right. No daemon may run.
 pub fn recover(state_dir: &Path, context: DeviceContext, clock: Arc<dyn Clock>) -> Result<Vec<String>, StoreError> {
+    let mut lines = Vec::new();
+    if let Some(complaint) = complaints(state_dir)?.first() {
+        condemn(state_dir)?;
+        lines.push(format!("the damaged database was set aside, its readable rows carried over ({complaint})"));
+    }
     let (store, writer) = Store::open(state_dir, context, Arc::clone(&clock))?;
     let body = move || {
         if let Err(e) = writer.run(&Beat::detached()) {
@@ -33,7 +38,6 @@ pub fn recover(state_dir: &Path, context: DeviceContext, clock: Arc<dyn Clock>) 
     })?;
     let ledger = StoreLedger { store: store.clone(), events: Events::default() };
     let mut recovery = Recovery::scan(state_dir, &ledger);
-    let mut lines = Vec::new();
     loop {
         match recovery.step(clock.now()) {
             Step::Idle => break,

@@ -10,14 +10,14 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::agent::incident::{EvidenceSource, Incident, Transition, new_id};
+use crate::agent::incident::{EvidenceSource, Incident, new_id};
 use crate::base::clock::{Clock, Wall};
 use crate::contract::alert::{Alert, AlertKind};
 
 use super::error::sql;
 use super::order::{ClipDone, ClipIntent, ClipRecording, IncidentRecord, Order, Times};
 use super::reader::{self, ClipState, StoredIncident};
-use super::{DeviceContext, OutboxPolicy, StoreError, outbox};
+use super::{DeviceContext, OutboxPolicy, StoreError, outbox, volatile};
 
 /// Carries orders out on one open transaction or savepoint.
 pub(super) struct Apply<'a> {
@@ -70,11 +70,7 @@ impl<'a> Apply<'a> {
     }
 
     fn record(&mut self, record: &IncidentRecord) -> Result<(), StoreError> {
-        let (incident, kind, reason) = match &record.transition {
-            Transition::Opened(i) => (i, AlertKind::Opened, None),
-            Transition::Updated(i) => (i, AlertKind::Updated, None),
-            Transition::Closed(i, reason) => (i, AlertKind::Closed, Some(reason.as_str())),
-        };
+        let (incident, (kind, reason)) = (record.transition.incident(), volatile::kind_of(&record.transition));
         let known = reader::load(self.conn, self.path, incident.id)?;
         if known.is_some() && kind == AlertKind::Opened {
             return Ok(());
@@ -83,7 +79,8 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let lost = kind == AlertKind::Opened && self.intend_clip(incident.id, &record.clip)?;
-        self.alert(kind, incident.id, record.times.event)?;
+        let message = volatile::message_id(incident.id, kind, record.times.event);
+        self.alert_as(message, kind, incident.id, record.times.event)?;
         if lost { self.alert(AlertKind::ClipLost, incident.id, record.times.event) } else { Ok(()) }
     }
 
@@ -164,7 +161,7 @@ impl<'a> Apply<'a> {
 
     fn clip_done(&mut self, clip: &ClipDone) -> Result<(), StoreError> {
         let stored = self.known(clip.incident)?;
-        if stored.clip.as_ref().is_some_and(|c| c.state == ClipState::Done) {
+        if stored.clip.as_ref().is_some_and(|c| matches!(c.state, ClipState::Done | ClipState::Expired)) {
             return Ok(());
         }
         // One given up too early is welcome back: footage that exists is worth more than a tidy history.
@@ -172,7 +169,8 @@ impl<'a> Apply<'a> {
             .conn
             .execute(
                 "UPDATE clips SET state = 'done', duration_ms = ?2, size_bytes = ?3, sha256 = ?4, peak_jpeg_path = ?5,
-                                  start_ms = ?6, event_offset_ms = ?7, lost_because = NULL
+                                  start_ms = ?6, event_offset_ms = ?7, lost_because = NULL, aged_from_ms = ?8,
+                                  made_ran_ms = (SELECT ms FROM running)
                  WHERE incident = ?1 AND state IN ('recording', 'lost') AND path IS NOT NULL",
                 params![
                     clip.incident.to_string(),
@@ -181,7 +179,8 @@ impl<'a> Apply<'a> {
                     clip.sha256,
                     clip.peak_jpeg_path,
                     clip.start.unix_ms(),
-                    clip.event_offset_ms
+                    clip.event_offset_ms,
+                    (self.context.clock_state)().synchronised.then(|| self.clock.wall().unix_ms()),
                 ],
             )
             .map_err(sql("record that a clip is done", self.path))?;
@@ -218,15 +217,36 @@ impl<'a> Apply<'a> {
         self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms)
     }
 
+    /// Marks a clip that was done as deleted. Who was told that there is one is told that it is gone, unless all that
+    /// was to be told of its incident has been confirmed.
+    pub(super) fn clip_expired(&mut self, incident: Uuid, because: &str, delivered: bool) -> Result<(), StoreError> {
+        let changed = self
+            .conn
+            .execute(
+                "UPDATE clips SET state = 'expired', lost_because = ?2 WHERE incident = ?1 AND state = 'done'",
+                params![incident.to_string(), because],
+            )
+            .map_err(sql("record that a clip was deleted", self.path))?;
+        if changed == 0 || delivered {
+            return Ok(());
+        }
+        let stored = self.known(incident)?;
+        self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms)
+    }
+
     /// Queues an alert about an incident as its rows now stand.
     pub(super) fn alert(&mut self, kind: AlertKind, incident: Uuid, event: Wall) -> Result<(), StoreError> {
+        self.alert_as(new_id(self.clock.wall()), kind, incident, event)
+    }
+
+    fn alert_as(&mut self, id: Uuid, kind: AlertKind, incident: Uuid, event: Wall) -> Result<(), StoreError> {
         if self.context.outbox == OutboxPolicy::LocalOnly {
             return Ok(());
         }
         let stored = self.known(incident)?;
         let queued = self.clock.wall();
         let alert = Alert {
-            id: new_id(queued),
+            id,
             kind,
             event_time_unix_ms: event,
             clock: (self.context.clock_state)(),

@@ -19,7 +19,7 @@ use super::apply::Apply;
 use super::error::{io, sql};
 use super::reader::{ClipState, Filter, IncidentState, Reader, count};
 use super::schema::{self, Lock};
-use super::{DeviceContext, StoreError, database_path, outbox, recover};
+use super::{DeviceContext, StoreError, damaged, database_path, outbox, recover};
 
 /// Where clips are, below the state directory.
 const CLIPS_DIR: &str = "clips";
@@ -154,6 +154,20 @@ impl ClipFault {
             ClipFault::Unreadable { .. } => None,
         }
     }
+}
+
+/// What SQLite's own checks complain of; empty: nothing.
+pub fn complaints(state_dir: &Path) -> Result<Vec<String>, StoreError> {
+    match Reader::open(state_dir) {
+        Ok(reader) => reader.with(integrity),
+        Err(StoreError::Corrupt { detail, .. }) => Ok(vec![detail]),
+        Err(e) => Err(e),
+    }
+}
+
+/// Has the next [`super::Store::open`] set the database aside and carry over what can be read, whatever it finds itself.
+pub fn condemn(state_dir: &Path) -> Result<(), StoreError> {
+    damaged::mark(state_dir).map_err(io("write the mark of a damaged database in", state_dir))
 }
 
 /// Checks the store of a state directory; reads every clip in full.

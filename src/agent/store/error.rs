@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 use uuid::Uuid;
 
+use super::{holders, schema};
 use crate::base::error::Retry;
 
 /// What went wrong, with the operation and the file. Clonable: one failed commit answers many callers.
@@ -23,10 +24,22 @@ pub enum StoreError {
         source: Arc<std::io::Error>,
     },
     /// Another daemon (or `store check` with repair) has the state directory.
-    #[error("{path} is locked: another vedette works on this state directory; stop it first")]
+    #[error("{path} is locked by {who}: another vedette works on this state directory; stop it first")]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// Who has it, as far as that can be told.
+        who: String,
+    },
+    /// Another program holds the database's own lock.
+    #[error("could not {operation}: {path} is locked by {who}, for longer than is waited; close that program")]
+    Held {
+        /// What was tried.
+        operation: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// Who has it, as far as that can be told.
+        who: String,
     },
     /// The database was written by a later version.
     #[error(
@@ -49,8 +62,8 @@ pub enum StoreError {
     },
     /// The database is damaged.
     #[error(
-        "{path} is damaged ({detail}): run `vedette store check`, then move it with its -wal and -shm to a safe place \
-         and start again with an empty store; clips stay on disk"
+        "{path} is damaged ({detail}): when the daemon starts it sets it aside, carries over every row that can be read, \
+         and goes on with a new one; clips stay on disk"
     )]
     Corrupt {
         /// The database.
@@ -133,8 +146,6 @@ impl StoreError {
                 Some(
                     ErrorCode::DiskFull
                     | ErrorCode::SystemIoFailure
-                    | ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
                     | ErrorCode::OutOfMemory
                     | ErrorCode::ReadOnly
                     | ErrorCode::CannotOpen
@@ -143,7 +154,9 @@ impl StoreError {
                 ) => Retry::Later,
                 _ => Retry::Never,
             },
-            StoreError::Io { .. } | StoreError::TimedOut { .. } | StoreError::Busy { .. } => Retry::Later,
+            StoreError::Io { .. } | StoreError::Held { .. } | StoreError::TimedOut { .. } | StoreError::Busy { .. } => {
+                Retry::Later
+            }
             _ => Retry::Never,
         }
     }
@@ -162,6 +175,11 @@ pub(super) fn sql<'a>(
     move |e| match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Corrupt { path: path.to_owned(), detail: format!("while it tried to {operation}: {e}") }
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let beside = ["-shm", "-wal"].map(|suffix| schema::beside(path, suffix));
+            let who = holders::of(&[path, &beside[0], &beside[1]]);
+            StoreError::Held { operation, path: path.to_owned(), who }
         }
         _ => StoreError::Sql { operation, path: path.to_owned(), source: Arc::new(e) },
     }

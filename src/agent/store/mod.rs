@@ -9,9 +9,12 @@
 //!     list, show, export, pending, status ─► Reader (its own read-only connections)
 //! ```
 //!
-//! `order` is what can be asked, `writer` the stage that commits it, `apply` the SQL of each order, `outbox` and
-//! `retention` the durable queue, `schema` the file, its lock and its migrations, `recover` what a killed daemon
-//! left open, `reader` the queries, `check` the fsck.
+//! `order` is what can be asked, `writer` the stage that commits it, `apply` the SQL of each order, `outbox` the durable
+//! queue, `schema` the file, its lock and its migrations, `recover` what a killed daemon left open, `reader` the
+//! queries, `check` the fsck. `begin` is the start, and with `damaged` and `numbers` the new start after the database
+//! was lost; `reserve` and `volatile` are for the day the disk
+//! is full, `holders` tells who has a lock. What is kept and what goes: `age` and `retention` decide, `expire` carries it out, `upkeep`
+//! says when.
 //!
 //! What does not belong here: when an incident opens (`incident`), what a clip contains (`clip`), who gets an
 //! alert and how (`uplink`).
@@ -20,32 +23,43 @@
 //!
 //! - One [`Writer`] a state directory, held by a lock file; it alone writes.
 //! - An answer is given after the commit, with `synchronous=FULL`: what was answered `Ok` survives a power cut.
-//! - A route's sequence numbers go up by one from 1 and are never used twice, over restarts and kills too.
+//! - A route's sequence numbers go up by one from 1 and are never used twice, over restarts, kills and the loss of the
+//!   database too; what is skipped then is told as given up.
+//! - A clip of an open incident is never deleted, nor one that is not delivered while one that is remains.
 //! - A row leaves the outbox only when every configured consumer confirmed it, or it is recorded as given up.
 //! - What is not recorded is handed back or counted ([`Store::counters`]) and logged, never silently gone.
 //!
 //! # Locks
 //!
-//! The queue's and the reader pool's; neither is held while the other is taken or while the disk is waited for.
+//! The queue's, the reader pool's and the limits'; none is held while another is taken or while the disk is waited for.
 
+mod age;
 mod apply;
+mod begin;
 mod check;
+mod damaged;
 mod error;
+mod expire;
+mod holders;
+mod numbers;
 mod order;
 mod outbox;
 mod reader;
 mod recover;
+mod reserve;
 mod retention;
 mod schema;
+mod upkeep;
+mod volatile;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -55,15 +69,17 @@ use crate::base::clock::{Clock, Wall};
 use crate::base::queue::{PushError, Queue};
 use crate::contract::alert::{ClockState, ModelRef};
 
-pub use check::{CheckReport, ClipFault, Repair, check};
+pub use check::{CheckReport, ClipFault, Repair, check, complaints, condemn};
 pub use error::StoreError;
 pub use order::{AuditEntry, ClipDone, ClipIntent, ClipRecording, IncidentRecord, Times};
 pub use reader::{
     ClipState, Filter, IncidentDetail, IncidentState, QueuedAlert, Reader, StoredClip, StoredIncident, UnfinishedClip,
 };
+pub use retention::Limits;
 pub use writer::Writer;
 
 use order::{Envelope, Order};
+use volatile::Volatile;
 
 /// Orders that may wait for the writer. At a few incidents a minute this is hours of a stuck disk.
 const QUEUE_CAPACITY: usize = 1024;
@@ -109,6 +125,12 @@ pub struct StoreCounters {
     pub lost: u64,
     /// Commits that failed and were tried again.
     pub failed_commits: u64,
+    /// Clips deleted because they were too old.
+    pub expired_by_age: u64,
+    /// Clips deleted to make room.
+    pub expired_for_room: u64,
+    /// Of those, clips of incidents that nobody had confirmed.
+    pub expired_undelivered: u64,
 }
 
 /// A record that the store did not take, handed back whole.
@@ -140,6 +162,9 @@ struct Counters {
     refused: AtomicU64,
     lost: AtomicU64,
     failed_commits: AtomicU64,
+    expired_by_age: AtomicU64,
+    expired_for_room: AtomicU64,
+    expired_undelivered: AtomicU64,
 }
 
 /// What handle and writer share.
@@ -150,8 +175,27 @@ struct Shared {
     counters: Counters,
     /// Newest sequence number of the outbox; moved on after the commit.
     added: watch::Sender<u64>,
+    /// What may be kept.
+    limits: RwLock<Limits>,
+    /// Alerts that the disk refuses, on their way past it.
+    volatile: Volatile,
+    context: DeviceContext,
     reader: Reader,
     clock: Arc<dyn Clock>,
+}
+
+impl Shared {
+    /// Sends an alert out that is not stored, and may never be.
+    fn pass_by(&self, record: &IncidentRecord) {
+        if self.context.outbox != OutboxPolicy::LocalOnly {
+            self.volatile.push(volatile::alert_of(record, &self.context));
+            self.added.send_modify(|_| {});
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.read().expect("nothing panics under this lock")
+    }
 }
 
 /// A handle on the store; clones are cheap and share it. See the module's doc.
@@ -208,6 +252,11 @@ impl Store {
         self.ask("flush", Order::Flush)
     }
 
+    /// What may be kept from now on; before the first call, everything.
+    pub fn keep(&self, limits: Limits) {
+        *self.0.limits.write().expect("nothing panics under this lock") = limits;
+    }
+
     /// Ends the writer once it has committed what is queued. Later calls are refused.
     pub fn close(&self) {
         self.0.queue.close();
@@ -225,6 +274,9 @@ impl Store {
             refused: c.refused.load(Ordering::Relaxed),
             lost: c.lost.load(Ordering::Relaxed),
             failed_commits: c.failed_commits.load(Ordering::Relaxed),
+            expired_by_age: c.expired_by_age.load(Ordering::Relaxed),
+            expired_for_room: c.expired_for_room.load(Ordering::Relaxed),
+            expired_undelivered: c.expired_undelivered.load(Ordering::Relaxed),
         }
     }
 
@@ -247,6 +299,9 @@ impl Store {
     fn refuse(&self, record: IncidentRecord, because: Refusal) -> Box<Unrecorded> {
         self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
         log::error!("store: not recorded, {because}: {:?}", record.transition);
+        if because != Refusal::Ended {
+            self.0.pass_by(&record);
+        }
         Box::new(Unrecorded { record, because })
     }
 

@@ -10,6 +10,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::sync::watch;
@@ -18,9 +19,9 @@ use crate::base::clock::Wall;
 use crate::contract::alert::Alert;
 use crate::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
 
+use super::age::{self, Made, Present};
 use super::error::sql;
 use super::order::Order;
-use super::retention::{self, Aged};
 use super::{OutboxPolicy, Store, StoreError};
 
 /// The only route of this version.
@@ -39,7 +40,8 @@ pub(super) fn append(conn: &Connection, path: &Path, alert: &Alert, queued: Wall
         .map_err(fail)?;
     let aged_from = alert.clock.synchronised.then_some(queued.unix_ms());
     conn.prepare_cached(
-        "INSERT INTO outbox (route, seq, incident, queued_ms, aged_from_ms, alert) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO outbox (route, seq, incident, queued_ms, aged_from_ms, alert, made_ran_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT ms FROM running))",
     )
     .and_then(|mut s| s.execute(params![ROUTE, seq, alert.incident.id.to_string(), queued.unix_ms(), aged_from, json]))
     .map_err(fail)?;
@@ -51,6 +53,42 @@ pub(super) fn newest(conn: &Connection, path: &Path) -> Result<u64, StoreError> 
     conn.query_row("SELECT newest FROM routes WHERE name = ?1", [ROUTE], |r| r.get::<_, i64>(0))
         .map(|n| n as u64)
         .map_err(sql("read the newest sequence number", path))
+}
+
+/// Goes on above `number` in a database that took the place of another, and tells which numbers up to there are not
+/// held and will never come.
+pub(super) fn go_on_above(conn: &Connection, path: &Path, number: u64, at: Wall) -> Result<(), StoreError> {
+    let fail = sql("go on numbering alerts", path);
+    let highest = |query: &str| -> rusqlite::Result<u64> {
+        conn.query_row(query, [ROUTE], |r| r.get::<_, Option<i64>>(0)).map(|n| n.unwrap_or(0).max(0) as u64)
+    };
+    let mut newest = number.max(newest(conn, path)?);
+    for query in [
+        "SELECT max(seq) FROM outbox WHERE route = ?1",
+        "SELECT max(seq) FROM confirmations WHERE route = ?1",
+        "SELECT max(last_seq) FROM given_up WHERE route = ?1",
+    ] {
+        newest = newest.max(highest(query).map_err(fail)?);
+    }
+    conn.execute("UPDATE routes SET newest = ?2 WHERE name = ?1", params![ROUTE, newest as i64]).map_err(fail)?;
+    let everyone_has = highest("SELECT min(seq) FROM confirmations WHERE route = ?1").map_err(fail)?;
+    let held: Vec<i64> = conn
+        .prepare("SELECT seq FROM outbox WHERE route = ?1 AND seq > ?2 ORDER BY seq")
+        .and_then(|mut s| s.query_map(params![ROUTE, everyone_has as i64], |r| r.get(0))?.collect())
+        .map_err(fail)?;
+    conn.execute("DELETE FROM given_up WHERE route = ?1", [ROUTE]).map_err(fail)?;
+    let mut next = everyone_has as i64 + 1;
+    for seq in held.into_iter().chain([newest as i64 + 1]) {
+        if next < seq {
+            conn.execute(
+                "INSERT INTO given_up (route, first_seq, last_seq, at_ms) VALUES (?1, ?2, ?3, ?4)",
+                params![ROUTE, next, seq - 1, at.unix_ms()],
+            )
+            .map_err(fail)?;
+        }
+        next = seq + 1;
+    }
+    Ok(())
 }
 
 /// A broker has these rows.
@@ -126,54 +164,60 @@ pub(super) fn release(conn: &Connection, path: &Path, policy: &OutboxPolicy) -> 
     Ok(())
 }
 
-/// Gives up what is too old, by [`retention::plan`]; returns the ranges.
+/// Gives up what is too old, by [`age::too_old`]; returns the ranges.
 pub(super) fn retire(
     conn: &mut Connection,
     path: &Path,
     policy: &OutboxPolicy,
-    now: Wall,
-    synchronised: bool,
+    wall: Wall,
+    now: Present,
 ) -> Result<Vec<(u64, u64)>, StoreError> {
     let OutboxPolicy::Queue { keep, .. } = policy else { return Ok(Vec::new()) };
     let fail = sql("give up old alerts", path);
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-    let rows: Vec<Aged> = tx
-        .prepare_cached("SELECT seq, aged_from_ms FROM outbox WHERE route = ?1 ORDER BY seq LIMIT ?2")
+    if let Some(at) = now.at {
+        tx.execute(
+            "UPDATE outbox SET aged_from_ms = ?2 WHERE route = ?1 AND aged_from_ms IS NULL",
+            params![ROUTE, at.unix_ms()],
+        )
+        .map_err(fail)?;
+    }
+    let rows: Vec<age::Row> = tx
+        .prepare_cached("SELECT seq, aged_from_ms, made_ran_ms FROM outbox WHERE route = ?1 ORDER BY seq LIMIT ?2")
         .and_then(|mut s| {
             s.query_map(params![ROUTE, RETIRE_AT_ONCE], |r| {
-                Ok(Aged { seq: r.get::<_, i64>(0)? as u64, from: r.get::<_, Option<i64>>(1)?.map(Wall::from_unix_ms) })
+                Ok(age::Row { seq: r.get::<_, i64>(0)? as u64, made: made(r, 1)? })
             })?
             .collect()
         })
         .map_err(fail)?;
-    let plan = retention::plan(now, synchronised, *keep, &rows);
-    if plan.start_ageing {
-        tx.execute(
-            "UPDATE outbox SET aged_from_ms = ?2 WHERE route = ?1 AND aged_from_ms IS NULL",
-            params![ROUTE, now.unix_ms()],
-        )
-        .map_err(fail)?;
-    }
-    for (first, last) in &plan.give_up {
+    let give_up = age::too_old(now, *keep, &rows);
+    for (first, last) in &give_up {
         let (first, last) = (*first as i64, *last as i64);
         tx.execute("DELETE FROM outbox WHERE route = ?1 AND seq BETWEEN ?2 AND ?3", params![ROUTE, first, last])
             .map_err(fail)?;
         let grown = tx
             .execute(
                 "UPDATE given_up SET last_seq = ?3, at_ms = ?4 WHERE route = ?1 AND last_seq = ?2 - 1",
-                params![ROUTE, first, last, now.unix_ms()],
+                params![ROUTE, first, last, wall.unix_ms()],
             )
             .map_err(fail)?;
         if grown == 0 {
             tx.execute(
                 "INSERT INTO given_up (route, first_seq, last_seq, at_ms) VALUES (?1, ?2, ?3, ?4)",
-                params![ROUTE, first, last, now.unix_ms()],
+                params![ROUTE, first, last, wall.unix_ms()],
             )
             .map_err(fail)?;
         }
     }
     tx.commit().map_err(fail)?;
-    Ok(plan.give_up)
+    Ok(give_up)
+}
+
+/// Columns `aged_from_ms, made_ran_ms` from `column` on.
+pub(super) fn made(r: &Row<'_>, column: usize) -> rusqlite::Result<Made> {
+    let at = r.get::<_, Option<i64>>(column)?.map(Wall::from_unix_ms);
+    Ok(Made { at, ran: Duration::from_millis(r.get::<_, i64>(column + 1)?.max(0) as u64) })
 }
 
 /// Rows of `seq` from `from` to `to`, ascending; only those that no broker has, or all.
@@ -291,5 +335,9 @@ impl Outbox for Store {
 
     fn added(&self) -> watch::Receiver<u64> {
         self.0.added.subscribe()
+    }
+
+    fn take_volatile(&self) -> Vec<Alert> {
+        self.0.volatile.take()
     }
 }

@@ -2,7 +2,7 @@
 //! slow reader never holds up the writer.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub enum ClipState {
     Done,
     /// There is none.
     Lost,
+    /// It was done and has been deleted since, by age or for room.
+    Expired,
 }
 
 impl ClipState {
@@ -49,6 +51,7 @@ impl ClipState {
             ClipState::Recording => "recording",
             ClipState::Done => "done",
             ClipState::Lost => "lost",
+            ClipState::Expired => "expired",
         }
     }
 }
@@ -152,6 +155,8 @@ pub struct Reader(Arc<Pool>);
 struct Pool {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// What a query found that says that the database is damaged.
+    damage: OnceLock<StoreError>,
 }
 
 impl Reader {
@@ -159,7 +164,7 @@ impl Reader {
     pub fn open(state_dir: &Path) -> Result<Reader, StoreError> {
         let path = database_path(state_dir);
         let first = schema::open_reader(&path)?;
-        Ok(Reader(Arc::new(Pool { path, idle: Mutex::new(vec![first]) })))
+        Ok(Reader(Arc::new(Pool { path, idle: Mutex::new(vec![first]), damage: OnceLock::new() })))
     }
 
     /// The database.
@@ -278,12 +283,21 @@ impl Reader {
             None => schema::open_reader(&self.0.path)?,
         };
         // A connection that failed is closed with its error, not used again.
-        let result = query(&conn, &self.0.path)?;
+        let result = query(&conn, &self.0.path).inspect_err(|e| {
+            if e.is_corruption() {
+                self.0.damage.set(e.clone()).ok();
+            }
+        })?;
         let mut idle = self.idle();
         if idle.len() < IDLE_CONNECTIONS {
             idle.push(conn);
         }
         Ok(result)
+    }
+
+    /// What a query met that says that the database is damaged.
+    pub(super) fn damage(&self) -> Option<StoreError> {
+        self.0.damage.get().cloned()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -355,6 +369,7 @@ impl RawIncident {
             Some("planned") => Some(ClipState::Planned),
             Some("recording") => Some(ClipState::Recording),
             Some("done") => Some(ClipState::Done),
+            Some("expired") => Some(ClipState::Expired),
             // The schema's CHECK leaves nothing else.
             Some(_) => Some(ClipState::Lost),
         };

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
 
-use super::StoreError;
 use super::error::{io, sql};
+use super::{StoreError, holders};
 
 /// `application_id`: "VEDT" in ASCII.
 const APPLICATION_ID: i64 = 0x5645_4454;
@@ -23,8 +23,9 @@ const LOCK_FILE: &str = "vedette.lock";
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const MIGRATIONS: &[M<'static>] = &[M::up(
-    "
+const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION)];
+
+const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
 
     CREATE TABLE incidents (
@@ -103,8 +104,40 @@ const MIGRATIONS: &[M<'static>] = &[M::up(
         who   TEXT NOT NULL,
         what  TEXT NOT NULL
     ) STRICT;
-    ",
-)];
+    ";
+
+/// Clips that were deleted, and the ages that decide it. See `age`.
+const RETENTION: &str = "
+    CREATE TABLE running (
+        id INTEGER PRIMARY KEY CHECK (id = 0),
+        ms INTEGER NOT NULL              -- that the daemon has run, over all its starts
+    ) STRICT;
+    INSERT INTO running VALUES (0, 0);
+
+    ALTER TABLE outbox ADD COLUMN made_ran_ms INTEGER NOT NULL DEFAULT 0;  -- running.ms when it was queued
+    CREATE INDEX outbox_by_incident ON outbox (incident);
+
+    CREATE TABLE clips_2 (
+        incident         TEXT PRIMARY KEY REFERENCES incidents (id),
+        state            TEXT NOT NULL CHECK (state IN ('planned', 'recording', 'done', 'lost', 'expired')),
+        planned_start_ms INTEGER,
+        start_ms         INTEGER,
+        event_offset_ms  INTEGER,
+        duration_ms      INTEGER,
+        path             TEXT UNIQUE,    -- below the state directory, as is peak_jpeg_path
+        size_bytes       INTEGER,
+        sha256           TEXT,
+        peak_jpeg_path   TEXT,
+        lost_because     TEXT,           -- of one that expired: why
+        aged_from_ms     INTEGER,        -- its age counts from here; unknown while the clock was not set
+        made_ran_ms      INTEGER NOT NULL DEFAULT 0    -- running.ms when it was done
+    ) STRICT;
+    INSERT INTO clips_2 SELECT *, NULL, 0 FROM clips;
+    DROP TABLE clips;
+    ALTER TABLE clips_2 RENAME TO clips;
+    CREATE INDEX clips_unfinished ON clips (incident) WHERE state IN ('planned', 'recording');
+    CREATE INDEX clips_done ON clips (incident, size_bytes) WHERE state = 'done';
+    ";
 
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {
@@ -129,7 +162,10 @@ impl Lock {
             .map_err(io("open the lock file", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let who = holders::of(&[&path]);
+                Err(StoreError::Locked { path, who })
+            }
             Err(e) => Err(io("lock", &path)(e.into())),
         }
     }
@@ -153,7 +189,7 @@ impl Lock {
 /// Opens the database for writing, making or migrating it. The caller holds the [`Lock`].
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     // A log that was not folded into the database means that the last writer was killed.
-    let killed = fs::metadata(wal_path(path)).is_ok_and(|m| m.len() > 0);
+    let killed = fs::metadata(beside(path, "-wal")).is_ok_and(|m| m.len() > 0);
     let mut conn = Connection::open(path).map_err(sql("open the database", path))?;
     let setup = sql("set up the connection", path);
     conn.busy_timeout(BUSY_TIMEOUT).map_err(setup)?;
@@ -213,8 +249,9 @@ fn quick_check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt { path: path.to_owned(), detail: found }) }
 }
 
-fn wal_path(path: &Path) -> PathBuf {
+/// The file that SQLite keeps beside a database under its name and this suffix.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(suffix);
     PathBuf::from(name)
 }

@@ -3,5 +3,6 @@
 mod durability;
 mod files;
 mod model;
+mod retention;
 mod rig;
 mod rows;

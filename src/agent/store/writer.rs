@@ -7,12 +7,13 @@
 //!       └── kept records ◄┘ and tried again, with backoff; new records are handed back meanwhile
 //! ```
 //!
-//! A damaged database ends the writer: nothing it would say could be trusted.
+//! A disk that is full is given the [`Reserve`] before anybody is told. A damaged database ends the writer: nothing it
+//! would say could be trusted. The next start sets it aside (see [`super::damaged`]).
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -26,10 +27,14 @@ use crate::base::queue::{Full, Popped, Queue};
 
 use super::apply::Apply;
 use super::error::{io, sql};
+use super::numbers::Numbers;
 use super::order::{Envelope, Order};
+use super::reserve::Reserve;
 use super::schema::Lock;
+use super::upkeep::{Site, Upkeep};
+use super::volatile::Volatile;
 use super::{
-    Counters, DeviceContext, QUEUE_CAPACITY, Reader, Shared, Store, StoreError, database_path, outbox, recover, schema,
+    Counters, DeviceContext, QUEUE_CAPACITY, Reader, Shared, Store, StoreError, begin, damaged, database_path,
 };
 
 /// Orders in one transaction at most; bounds how long the first of them waits.
@@ -38,17 +43,20 @@ const BATCH: usize = 256;
 /// How long the writer waits for an order before it goes round.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// How often old rows are looked for.
-const RETENTION_EVERY: Duration = Duration::from_secs(600);
-
 /// The stage body. Holds the lock on the state directory until it is dropped.
 pub struct Writer {
     conn: Connection,
     path: PathBuf,
+    state_dir: PathBuf,
     context: DeviceContext,
     shared: Arc<Shared>,
+    upkeep: Upkeep,
+    numbers: Numbers,
+    reserve: Reserve,
     /// Records of a commit that the disk refused, oldest first.
     kept: VecDeque<Envelope>,
+    /// Commits fail, and it was said.
+    failing: bool,
     _lock: Lock,
 }
 
@@ -61,31 +69,38 @@ pub(super) fn open(
     std::fs::create_dir_all(state_dir).map_err(io("make the state directory", state_dir))?;
     let lock = Lock::take(state_dir)?;
     let path = database_path(state_dir);
-    let mut conn = schema::open_writer(&path)?;
-
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin", &path))?;
-    let mut apply = Apply::new(&tx, &path, &context, clock.as_ref());
-    let found = recover::interrupted(&mut apply)?;
-    outbox::release(&tx, &path, &context.outbox)?;
-    let newest = outbox::newest(&tx, &path)?;
-    tx.commit().map_err(sql("commit", &path))?;
-    if !found.is_empty() {
-        log::warn!(
-            "store: an earlier run was killed: {} incidents closed as interrupted, {} clips lost before they were begun",
-            found.incidents.len(),
-            found.clips.len()
-        );
-    }
-
+    let reserve = Reserve::of(state_dir);
+    let begin = || begin::begin(state_dir, &path, &context, clock.as_ref());
+    let (conn, numbers, newest) = match begin() {
+        // Also the start needs room: for SQLite's log, and to close what was left open.
+        Err(e) if e.retry() == Retry::Later && reserve.release_if_full() => begin()?,
+        begun => begun?,
+    };
+    reserve.fill();
     let shared = Arc::new(Shared {
         queue: Queue::new(QUEUE_CAPACITY, Full::Refuse),
         kept: AtomicUsize::new(0),
         counters: Counters::default(),
         added: watch::Sender::new(newest),
+        limits: RwLock::default(),
+        volatile: Volatile::default(),
+        context: context.clone(),
         reader: Reader::open(state_dir)?,
         clock,
     });
-    let writer = Writer { conn, path, context, shared: Arc::clone(&shared), kept: VecDeque::new(), _lock: lock };
+    let writer = Writer {
+        upkeep: Upkeep::new(&conn, &path, shared.clock.now())?,
+        conn,
+        path,
+        state_dir: state_dir.to_path_buf(),
+        context,
+        shared: Arc::clone(&shared),
+        numbers,
+        reserve,
+        kept: VecDeque::new(),
+        failing: false,
+        _lock: lock,
+    };
     Ok((Store(shared), writer))
 }
 
@@ -102,7 +117,16 @@ impl Writer {
         for envelope in std::mem::take(&mut self.kept) {
             self.lose(&envelope, &StoreError::Ended { operation: "commit" });
         }
+        if let Err(e) = &ended
+            && e.is_corruption()
+            && let Err(e) = damaged::mark(&self.state_dir)
+        {
+            log::error!("store: the next start may not see that the database is damaged: {e}");
+        }
         if ended.is_ok() {
+            if let Err(e) = self.upkeep.count(&self.conn, &self.path, self.shared.clock.now()) {
+                log::warn!("store: {}", Chain(&e));
+            }
             self.fold_log();
         }
         beat.end();
@@ -121,7 +145,6 @@ impl Writer {
     fn rounds(&mut self, beat: &Beat) -> Result<(), StoreError> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut retry_at = Mono::ZERO;
-        let mut retention_at = self.shared.clock.now();
         loop {
             beat.beat();
             let mut batch = Vec::new();
@@ -140,6 +163,7 @@ impl Writer {
             };
             let now = self.shared.clock.now();
             if !batch.is_empty() || (!self.kept.is_empty() && (closed || now >= retry_at)) {
+                self.upkeep.count_roughly(&self.conn, &self.path, now);
                 if self.commit(batch)? {
                     backoff.reset();
                 } else {
@@ -149,10 +173,13 @@ impl Writer {
             if closed {
                 return Ok(());
             }
-            if now >= retention_at {
-                retention_at = now + RETENTION_EVERY;
-                self.retire()?;
+            // What a reader met the writer need not have.
+            if let Some(damage) = self.shared.reader.damage() {
+                return Err(damage);
             }
+            let (path, state_dir) = (&*self.path, &*self.state_dir);
+            let (conn, context, shared) = (&mut self.conn, &self.context, &*self.shared);
+            self.upkeep.round(&mut Site { conn, path, state_dir, context, shared, reserve: &self.reserve })?;
         }
     }
 
@@ -160,11 +187,19 @@ impl Writer {
     /// database is damaged.
     fn commit(&mut self, batch: Vec<Envelope>) -> Result<bool, StoreError> {
         let mut orders: Vec<Envelope> = self.kept.drain(..).collect();
+        let told = orders.len();
         orders.extend(batch);
-        let committed = transaction(&mut self.conn, &self.path, &self.context, &self.shared, &orders);
+        let mut committed = self.transaction(&orders);
+        if matches!(&committed, Err(e) if e.retry() == Retry::Later) && self.reserve.release_if_full() {
+            committed = self.transaction(&orders);
+        }
         let failure = match committed {
             Ok((results, newest)) => {
+                if std::mem::take(&mut self.failing) {
+                    log::warn!("store: commits succeed again; {} orders that waited are written", orders.len());
+                }
                 self.shared.kept.store(0, Ordering::Release);
+                self.shared.volatile.clear();
                 if let Some(newest) = newest {
                     self.shared.added.send_replace(newest);
                 }
@@ -179,8 +214,21 @@ impl Writer {
             Err(e) => e,
         };
         self.shared.counters.failed_commits.fetch_add(1, Ordering::Relaxed);
-        log::error!("store: a commit failed, {} orders in it: {}", orders.len(), Chain(&failure));
-        for envelope in orders {
+        if std::mem::replace(&mut self.failing, true) {
+            log::debug!("store: a commit failed again, {} orders in it: {}", orders.len(), Chain(&failure));
+        } else {
+            log::error!(
+                "store: commits fail; alerts go out unstored (durable: false), up to {QUEUE_CAPACITY} records wait in memory \
+                 and are tried again: {}",
+                Chain(&failure)
+            );
+        }
+        for (n, envelope) in orders.into_iter().enumerate() {
+            if let Order::Record(record) = &envelope.order
+                && n >= told
+            {
+                self.shared.pass_by(record);
+            }
             if envelope.answer.is_none() {
                 self.kept.push_back(envelope);
             } else {
@@ -191,23 +239,38 @@ impl Writer {
         if failure.is_corruption() { Err(failure) } else { Ok(false) }
     }
 
-    /// Lets go of rows that are too old.
-    fn retire(&mut self) -> Result<(), StoreError> {
-        let now = self.shared.clock.wall();
-        let synchronised = (self.context.clock_state)().synchronised;
-        match outbox::retire(&mut self.conn, &self.path, &self.context.outbox, now, synchronised) {
-            Ok(ranges) => {
-                for (first, last) in ranges {
-                    log::warn!("store: alerts {first} to {last} were never confirmed and are too old: given up");
+    /// Applies the orders and commits them; each order's own result, and the newest sequence number if rows were added.
+    #[allow(clippy::type_complexity, reason = "used in one place")]
+    fn transaction(&mut self, orders: &[Envelope]) -> Result<(Vec<Result<(), StoreError>>, Option<u64>), StoreError> {
+        let path = &*self.path;
+        let mut tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin", path))?;
+        let mut results = Vec::with_capacity(orders.len());
+        let mut newest = None;
+        for envelope in orders {
+            let save = tx.savepoint().map_err(sql("begin", path))?;
+            let mut apply = Apply::new(&save, path, &self.context, self.shared.clock.as_ref());
+            match apply.order(&envelope.order) {
+                Ok(()) => {
+                    newest = apply.newest().or(newest);
+                    save.commit().map_err(sql("commit", path))?;
+                    results.push(Ok(()));
                 }
-                Ok(())
-            }
-            Err(e) if e.is_corruption() => Err(e),
-            Err(e) => {
-                log::error!("store: {}", Chain(&e));
-                Ok(())
+                // The disk, or the database: the same would meet every other order.
+                Err(e) if e.retry() == Retry::Later || e.is_corruption() => return Err(e),
+                Err(e) => {
+                    save.finish().map_err(sql("roll back", path))?;
+                    results.push(Err(e));
+                }
             }
         }
+        if let Some(newest) = newest
+            && let Err(e) = self.numbers.cover(newest)
+        {
+            // It matters only if the database is lost as well, and is made good with the next alert.
+            log::debug!("store: the outbox's numbers are not noted: {e}");
+        }
+        tx.commit().map_err(sql("commit", path))?;
+        Ok((results, newest))
     }
 
     fn lose(&self, envelope: &Envelope, why: &StoreError) {
@@ -216,39 +279,6 @@ impl Writer {
             log::error!("store: lost, {}: {:?}", Chain(why), record.transition);
         }
     }
-}
-
-/// Applies the orders and commits them; each order's own result, and the newest sequence number if rows were added.
-#[allow(clippy::type_complexity, reason = "used in one place")]
-fn transaction(
-    conn: &mut Connection,
-    path: &Path,
-    context: &DeviceContext,
-    shared: &Shared,
-    orders: &[Envelope],
-) -> Result<(Vec<Result<(), StoreError>>, Option<u64>), StoreError> {
-    let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin", path))?;
-    let mut results = Vec::with_capacity(orders.len());
-    let mut newest = None;
-    for envelope in orders {
-        let save = tx.savepoint().map_err(sql("begin", path))?;
-        let mut apply = Apply::new(&save, path, context, shared.clock.as_ref());
-        match apply.order(&envelope.order) {
-            Ok(()) => {
-                newest = apply.newest().or(newest);
-                save.commit().map_err(sql("commit", path))?;
-                results.push(Ok(()));
-            }
-            // The disk, or the database: the same would meet every other order.
-            Err(e) if e.retry() == Retry::Later || e.is_corruption() => return Err(e),
-            Err(e) => {
-                save.finish().map_err(sql("roll back", path))?;
-                results.push(Err(e));
-            }
-        }
-    }
-    tx.commit().map_err(sql("commit", path))?;
-    Ok((results, newest))
 }
 
 fn answer(envelope: Envelope, result: Result<(), StoreError>) {

@@ -4,13 +4,14 @@
 //! says that somebody gets it. What was acknowledged and could not be marked (the disk is full) is remembered
 //! across connections and not sent again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{PublishNoticeError, PublishResult};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::error::SessionError;
 use super::lanes::{Fetch, Lane, Lanes, News, Outcome};
@@ -20,6 +21,7 @@ use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
+use crate::contract::alert::Alert;
 use crate::contract::cloudevent::{self, AlertEvent, Sending};
 use crate::contract::outbox::{Outbox, OutboxError, OutboxRow};
 use crate::contract::topics::DeviceTopics;
@@ -29,6 +31,8 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// A live row older than this when it is sent is history too.
 const NEWS_FOR: Duration = Duration::from_secs(30);
 const ROUND: Duration = Duration::from_secs(1);
+/// Alerts without a row that wait for a connection; beyond, the oldest goes.
+const VOLATILE_MOST: usize = 64;
 
 /// The pump; it outlives the connections.
 pub(super) struct Pump {
@@ -39,6 +43,8 @@ pub(super) struct Pump {
     touched: Arc<Notify>,
     /// Acknowledged by a broker, not marked yet.
     unmarked: BTreeSet<u64>,
+    /// Not stored, and not acknowledged yet: see [`Outbox::take_volatile`].
+    volatile: VecDeque<Alert>,
 }
 
 /// What goes over one connection.
@@ -57,6 +63,10 @@ struct Waiting {
     reads: JoinSet<(Fetch, Result<Vec<OutboxRow>, OutboxError>)>,
     /// and one write at a time: what comes meanwhile goes in the next, together.
     marks: JoinSet<(Vec<u64>, Result<(), OutboxError>)>,
+    /// Alerts without a row, by message.
+    volatile: JoinSet<(Uuid, Result<PublishResult, PublishNoticeError>)>,
+    /// Those sent over this connection.
+    passed_by: BTreeSet<Uuid>,
     database: Patience,
     last_answer: Mono,
 }
@@ -90,7 +100,7 @@ impl Pump {
         clock: Arc<dyn Clock>,
         touched: Arc<Notify>,
     ) -> Self {
-        Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new() }
+        Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new(), volatile: VecDeque::new() }
     }
 
     /// Draws the line between history and news for a new connection; none if stopped first.
@@ -106,6 +116,8 @@ impl Pump {
             answers: JoinSet::new(),
             reads: JoinSet::new(),
             marks: JoinSet::new(),
+            volatile: JoinSet::new(),
+            passed_by: BTreeSet::new(),
             database,
             last_answer: self.clock.now(),
         };
@@ -125,7 +137,8 @@ impl Pump {
         let mut stop_by = None;
         loop {
             self.start_what_can_be(&mut lanes, &mut waiting, line)?;
-            let quiet = lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty();
+            let quiet =
+                lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty() && waiting.volatile.is_empty();
             if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
                 return Ok(());
             }
@@ -135,6 +148,15 @@ impl Pump {
                     let (seq, answer) = joined(answer);
                     let verdict = line.verdict(answer)?;
                     self.judge(&mut lanes, seq, verdict);
+                }
+                Some(answer) = waiting.volatile.join_next() => {
+                    waiting.last_answer = self.clock.now();
+                    let (id, answer) = joined(answer);
+                    let verdict = line.verdict(answer)?;
+                    // Whatever the verdict: when the disk is back its row is sent until somebody gets it.
+                    log::debug!("an alert that is not stored was sent: {verdict:?}");
+                    self.volatile.retain(|alert| alert.id != id);
+                    waiting.passed_by.remove(&id);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
@@ -158,7 +180,8 @@ impl Pump {
                 Ok(()) = added.changed() => lanes.added(),
                 _ = rounds.tick() => {
                     beat.beat();
-                    if lanes.in_flight() > 0 && self.clock.now().since(waiting.last_answer) > line.patience {
+                    let waits = lanes.in_flight() > 0 || !waiting.volatile.is_empty();
+                    if waits && self.clock.now().since(waiting.last_answer) > line.patience {
                         return Err(line.silent());
                     }
                 }
@@ -194,6 +217,7 @@ impl Pump {
 
     fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
         let now = self.clock.now();
+        self.send_volatile(waiting, line)?;
         for row in lanes.probes(now) {
             self.send(lanes, waiting, line, row, Lane::Backlog)?;
         }
@@ -216,6 +240,40 @@ impl Pump {
         Ok(())
     }
 
+    /// Sends what the disk refused; also what an earlier connection did not get acknowledged.
+    fn send_volatile(&mut self, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
+        self.volatile.extend(self.outbox.take_volatile());
+        while self.volatile.len() > VOLATILE_MOST {
+            self.volatile.pop_front();
+        }
+        for alert in &self.volatile {
+            let Ok(topic) = self.topics.alerts(&alert.incident.camera) else { continue };
+            if !waiting.passed_by.insert(alert.id) {
+                continue;
+            }
+            if waiting.volatile.is_empty() && waiting.answers.is_empty() {
+                waiting.last_answer = self.clock.now();
+            }
+            let sending = Sending { seq: None, publish_time: self.clock.wall(), replayed: false };
+            let message = self.message(topic, alert, sending);
+            if let Some(notice) = line.send(message)? {
+                let id = alert.id;
+                waiting.volatile.spawn(async move { (id, notice.wait_async().await) });
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&self, topic: String, alert: &Alert, sending: Sending) -> Message {
+        Message {
+            topic,
+            payload: AlertEvent::new(&self.topics, alert, sending).render(),
+            retain: false,
+            content_type: cloudevent::CONTENT_TYPE,
+            user_properties: cloudevent::user_properties(alert, sending.seq),
+        }
+    }
+
     fn send(
         &mut self,
         lanes: &mut Lanes,
@@ -231,14 +289,7 @@ impl Pump {
         };
         let publish_time = self.clock.wall();
         let replayed = lane == Lane::Backlog || publish_time > row.queued + NEWS_FOR;
-        let event = AlertEvent::new(&self.topics, &row.alert, Sending { seq: row.seq, publish_time, replayed });
-        let message = Message {
-            topic,
-            payload: event.render(),
-            retain: false,
-            content_type: cloudevent::CONTENT_TYPE,
-            user_properties: cloudevent::user_properties(&row.alert, row.seq),
-        };
+        let message = self.message(topic, &row.alert, Sending { seq: Some(row.seq), publish_time, replayed });
         if waiting.answers.is_empty() {
             waiting.last_answer = now;
         }

@@ -15,6 +15,7 @@ use mp4_atom::{
 use super::TIMESCALE;
 use super::boxes::{edit, encoded, plain_brands};
 use super::index::{Chunk, PartIndex, Sample};
+use super::part::check_room;
 use crate::agent::clip::ClipError;
 use crate::base::atomic_file;
 use crate::base::clock::Wall;
@@ -63,6 +64,9 @@ impl Finisher {
         let duration = shown_duration(&index.samples);
         let head = head(&index)?;
         let rest: VecDeque<_> = extents(&index).collect();
+        // Before a file is begun that could not be ended.
+        let bytes = head.len() as u64 + rest.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        check_room(&part, bytes).map_err(|e| ClipError::io("make", path, e))?;
 
         let tmp_path = path.with_extension("mp4.tmp");
         let out = File::create(&tmp_path).map_err(|e| ClipError::io("create", &tmp_path, e))?;

@@ -17,6 +17,9 @@ use crate::base::clock::{Mono, Wall};
 /// A fragment is begun when so much footage waits for it: what a kill can cost, against an fsync each.
 const FRAGMENT: Duration = Duration::from_secs(1);
 
+/// Clips do not take what is left of a disk below this.
+const LEFT_ALONE_BYTES: u64 = 4 << 20;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Part {
@@ -122,9 +125,23 @@ impl Part {
         slices.push(IoSlice::new(head));
         slices.extend(self.pending[..count].iter().map(|u| IoSlice::new(&u.data)));
         slices.push(IoSlice::new(seal));
+        check_room(&self.file, slices.iter().map(|s| s.len() as u64).sum())?;
         write_all_vectored(&mut self.file, &mut slices)?;
         self.file.sync_data()
     }
+}
+
+/// Whether the disk of `file` takes so much more. Its last megabytes are the database's: an incident without its clip is
+/// told, one without its row is not.
+pub(super) fn check_room(file: &File, bytes: u64) -> io::Result<()> {
+    let fs = rustix::fs::fstatvfs(file)?;
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    if free >= bytes.saturating_add(LEFT_ALONE_BYTES) {
+        return Ok(());
+    }
+    let what =
+        format!("the disk is full: {free} bytes are left, of which the last {LEFT_ALONE_BYTES} are the database's");
+    Err(io::Error::new(io::ErrorKind::StorageFull, what))
 }
 
 fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {

@@ -212,6 +212,9 @@ impl HealthSource for Health {
             drops.insert("scores_before_incident".to_owned(), q.inbox.dropped());
             drops.insert("records_refused_by_store".to_owned(), store.refused);
             drops.insert("records_lost_by_store".to_owned(), store.lost);
+            drops.insert("clips_deleted_by_age".to_owned(), store.expired_by_age);
+            drops.insert("clips_deleted_for_room".to_owned(), store.expired_for_room);
+            drops.insert("clips_deleted_undelivered".to_owned(), store.expired_undelivered);
         }
         HealthReport {
             uptime_s: now.since(self.started).as_secs(),

@@ -12,7 +12,7 @@ use crate::agent::store::*;
 use crate::base::clock::{ManualClock, Wall};
 use crate::base::error::Retry;
 use crate::base::progress::Beat;
-use crate::contract::alert::AlertKind;
+use crate::contract::alert::{Alert, AlertKind};
 use crate::contract::outbox::Outbox;
 
 #[test]
@@ -97,7 +97,13 @@ fn a_disk_that_refuses_is_told_and_what_was_taken_is_kept_for_it() {
     store.record(record(Transition::Opened(incident(2)))).expect("kept until the disk is back");
     let told = store.audit("me", "x").expect_err("not committed");
     assert_eq!(told.retry(), Retry::Later, "{told}");
+    assert!(told.to_string().contains("vedette.db is locked by"), "{told}");
     assert_eq!(store.reader().incidents(&Filter::default()).expect("readers go on"), []);
+
+    // Meanwhile they go out from memory, once.
+    let passed: Vec<_> = store.take_volatile();
+    assert_eq!(passed.iter().map(|a| a.incident.id).collect::<Vec<_>>(), [id(1), id(2)]);
+    assert_eq!(store.take_volatile(), []);
 
     wall.execute_batch("ROLLBACK").expect("unlocked");
     until("what was taken is written", || {
@@ -106,8 +112,11 @@ fn a_disk_that_refuses_is_told_and_what_was_taken_is_kept_for_it() {
     });
     store.record(record(closed(1))).expect("taken");
     store.flush().expect("committed");
-    let kinds: Vec<_> = store.range(0, 9, 9).expect("readable").iter().map(|r| r.alert.kind).collect();
+    let rows = store.range(0, 9, 9).expect("readable");
+    let kinds: Vec<_> = rows.iter().map(|r| r.alert.kind).collect();
     assert_eq!(kinds, [AlertKind::Opened, AlertKind::Opened, AlertKind::Closed]);
+    let same = |a: &Alert, b: &Alert| (a.id, &a.incident) == (b.id, &b.incident);
+    assert!(passed.iter().zip(&rows).all(|(a, row)| same(a, &row.alert)), "the same message comes again, as a row");
     let c = store.counters();
     assert!((c.refused, c.lost) == (0, 0) && c.failed_commits > 0, "{c:?}");
     store.close();
@@ -150,17 +159,32 @@ fn a_newer_a_foreign_and_a_damaged_database_are_refused_by_name() {
     let db = database_path(dir.path());
     Connection::open(&db).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("changed");
     let e = open(dir.path());
-    assert!(matches!(e, StoreError::Newer { found: 99, known: 1, .. }), "{e}");
+    assert!(matches!(e, StoreError::Newer { found: 99, known: 2, .. }), "{e}");
     assert!(matches!(Reader::open(dir.path()), Err(StoreError::Newer { .. })));
 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let db = database_path(dir.path());
     Connection::open(&db).and_then(|c| c.execute_batch("CREATE TABLE t (x)")).expect("made");
     assert!(matches!(open(dir.path()), StoreError::Foreign { .. }));
+}
 
-    std::fs::write(&db, vec![b'x'; 8192]).expect("written");
-    let e = open(dir.path());
-    assert!(e.is_corruption() && e.to_string().contains("vedette.db"), "{e}");
+fn files(dir: &std::path::Path, with: &str) -> Vec<String> {
+    let names = std::fs::read_dir(dir).expect("readable");
+    let names = names.map(|e| e.expect("readable").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains(with)).collect()
+}
+
+#[test]
+fn what_is_no_database_is_set_aside_and_kept() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(database_path(dir.path()), vec![b'x'; 8192]).expect("written");
+    let rig = Rig::over(dir, queue_for(&["soc"]));
+    rig.open_incident(1);
+    assert_eq!(rig.queued()[0].seq, 1);
+    let [aside] = &files(rig.path(), ".damaged-")[..] else { panic!("one file is set aside") };
+    assert_eq!(std::fs::read(rig.path().join(aside)).expect("kept"), vec![b'x'; 8192]);
+    assert!(files(rig.path(), "db-damaged").is_empty(), "the mark is gone");
+    assert!(rig.store.reader().audit(1).expect("readable")[0].what.contains(aside.as_str()));
 }
 
 #[test]
@@ -179,8 +203,68 @@ fn a_damaged_page_is_found_after_an_unclean_end() {
     assert!(middle > 40_000, "the log was folded in");
     bytes[middle..middle + 4096].fill(0xA5);
     std::fs::write(&db, bytes).expect("writable");
-    let e = Store::open(cut.path(), rig.context.clone(), rig.clock.clone()).err().expect("refused");
-    assert!(e.is_corruption(), "{e}");
+    rig.store.confirm("soc", 50).expect("written");
+    let after = Rig::over(cut, queue_for(&["soc"]));
+    // All but what stood on that page is there, and what comes is numbered above all that was ever given out.
+    let saved = after.store.reader().incidents(&Filter::default()).expect("readable").len();
+    assert!((100..=200).contains(&saved), "{saved} of 200");
+    let rows = after.queued();
+    after.open_incident(999);
+    let newest = after.store.status().expect("readable").newest;
+    assert!(newest > 1_000, "{newest}");
+    // A consumer finds each number in the outbox or among those given up.
+    let status = after.store.status().expect("readable");
+    let given_up = |seq: u64| status.given_up.iter().any(|(a, b)| (*a..=*b).contains(&seq));
+    let held = |seq: u64| rows.iter().any(|r| r.seq == seq);
+    assert!((1..newest).all(|seq| given_up(seq) != held(seq)), "{:?}", status.given_up);
+    // An old confirmation lets go of nothing that is new.
+    after.store.confirm("soc", 200).expect("writable");
+    assert_eq!(after.queued().last().map(|r| r.seq), Some(newest));
+    let kept = files(after.path(), ".damaged-");
+    assert!(kept.iter().any(|name| !name.ends_with("-wal") && !name.ends_with("-shm")), "{kept:?}");
+    let again = Rig::over(after.end(), queue_for(&["soc"]));
+    assert_eq!(again.store.status().expect("readable").newest, newest, "once is enough");
+}
+
+#[test]
+fn damage_that_only_a_reader_meets_ends_the_writer_and_the_next_start_carries_over() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    for n in 1..=200 {
+        rig.store.record(record(closed(n))).expect("taken");
+    }
+    let dir = rig.end();
+    let db = database_path(dir.path());
+    let mut bytes = std::fs::read(&db).expect("readable");
+    let middle = bytes.len() / 8192 * 4096;
+    bytes[middle..middle + 4096].fill(0xA5);
+    std::fs::write(&db, bytes).expect("writable");
+    // A clean end: nobody looks for damage at the start.
+    let mut rig = Rig::over(dir, queue_for(&["soc"]));
+    rig.store.reader().incidents(&Filter::default()).err();
+    rig.store.range(0, u64::MAX, usize::MAX).err();
+    until("the writer to end", || rig.store.flush().is_err());
+    let ended = rig.stop().expect_err("it says why");
+    assert!(ended.is_corruption() && ended.to_string().contains("sets it aside"), "{ended}");
+    let dir = std::mem::replace(&mut rig.dir, tempfile::tempdir().expect("a temporary directory"));
+    let after = Rig::over(dir, queue_for(&["soc"]));
+    assert!(after.store.reader().incidents(&Filter::default()).expect("readable").len() >= 100);
+    after.open_incident(999);
+}
+
+#[test]
+fn a_database_that_is_gone_takes_no_number_with_it() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    for n in 1..=5 {
+        rig.open_incident(n);
+    }
+    let dir = rig.end();
+    std::fs::remove_file(database_path(dir.path())).expect("there");
+    let rig = Rig::over(dir, queue_for(&["soc"]));
+    let status = rig.store.status().expect("readable");
+    assert!(status.newest >= 5 && status.given_up == [(1, status.newest)], "{status:?}");
+    rig.open_incident(6);
+    rig.store.confirm("soc", 5).expect("writable");
+    assert_eq!(rig.queued().len(), 1, "it was confirmed by nobody");
 }
 
 #[test]

@@ -5,31 +5,7 @@ use std::fs;
 use super::rig::*;
 use crate::agent::incident::Transition;
 use crate::agent::store::*;
-use crate::base::clock::Wall;
-use crate::base::digest;
 use crate::contract::alert::AlertKind;
-
-fn with_clip(rig: &Rig, n: u128, bytes: &[u8]) {
-    rig.open_incident(n);
-    let path = format!("clips/2023-11-14/{n}.mp4");
-    rig.store.clip_recording(ClipRecording { incident: id(n), path: path.clone() }).expect("recorded");
-    fs::create_dir_all(rig.path().join("clips/2023-11-14")).expect("made");
-    fs::write(rig.path().join(&path), bytes).expect("written");
-    let jpeg = format!("clips/2023-11-14/{n}.jpg");
-    fs::write(rig.path().join(&jpeg), b"jpeg").expect("written");
-    rig.store
-        .clip_done(ClipDone {
-            incident: id(n),
-            start: Wall::from_unix_ms(T0_MS),
-            event_offset_ms: 10_000,
-            duration_ms: 20_000,
-            size_bytes: bytes.len() as u64,
-            sha256: digest::of_bytes(bytes),
-            peak_jpeg_path: Some(jpeg),
-        })
-        .expect("recorded");
-    rig.record(closed(n));
-}
 
 #[test]
 fn a_sound_store_is_clean_and_may_be_looked_at_while_it_works() {

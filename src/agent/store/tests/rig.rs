@@ -80,7 +80,7 @@ impl Rig {
     /// What a power cut now would leave: the files as they are, in another directory.
     pub fn power_cut(&self) -> TempDir {
         let copy = tempfile::tempdir().expect("a temporary directory");
-        for name in ["vedette.db", "vedette.db-wal"] {
+        for name in ["vedette.db", "vedette.db-wal", "outbox-numbers"] {
             let from = self.dir.path().join(name);
             if from.exists() {
                 std::fs::copy(from, copy.path().join(name)).expect("copied");
@@ -149,6 +149,29 @@ pub fn record(transition: Transition) -> IncidentRecord {
     let times = Times { start: wall(i.start), end: wall(i.end), peak: wall(i.peak_at), event: wall(i.end) };
     let clip = ClipIntent::Planned { start: times.start - Duration::from_secs(10) };
     IncidentRecord { transition, times, clip }
+}
+
+/// An incident that is over, with a clip of these bytes and a picture.
+pub fn with_clip(rig: &Rig, n: u128, bytes: &[u8]) {
+    rig.open_incident(n);
+    let path = format!("clips/2023-11-14/{n}.mp4");
+    rig.store.clip_recording(ClipRecording { incident: id(n), path: path.clone() }).expect("recorded");
+    std::fs::create_dir_all(rig.path().join("clips/2023-11-14")).expect("made");
+    std::fs::write(rig.path().join(&path), bytes).expect("written");
+    let jpeg = format!("clips/2023-11-14/{n}.jpg");
+    std::fs::write(rig.path().join(&jpeg), b"jpeg").expect("written");
+    rig.store
+        .clip_done(ClipDone {
+            incident: id(n),
+            start: Wall::from_unix_ms(T0_MS),
+            event_offset_ms: 10_000,
+            duration_ms: 20_000,
+            size_bytes: bytes.len() as u64,
+            sha256: crate::base::digest::of_bytes(bytes),
+            peak_jpeg_path: Some(jpeg),
+        })
+        .expect("recorded");
+    rig.record(closed(n));
 }
 
 /// Waits until it is so; a test that waits for a minute has failed.
