@@ -458,8 +458,15 @@ struct Health {
 impl Default for Health {
     fn default() -> Self {
         let since = Wall::from_unix_ms(0).rfc3339();
-        let camera = "north".into();
-        let camera = CameraCondition { camera, status: CameraStatus::Live, since, reason: None, video: None };
+        let camera = CameraCondition {
+            camera: "north".into(),
+            status: CameraStatus::Live,
+            since,
+            reason: None,
+            video: None,
+            blind: None,
+            arming: None,
+        };
         Health { cameras: Mutex::new(vec![camera]), version: watch::Sender::new(0) }
     }
 }
@@ -594,6 +601,7 @@ fn alert(camera: &str, now: Wall) -> Alert {
             end_time: None,
             peak_score: 0.9,
             peak_time: now.rfc3339(),
+            peak_fps: Some(8.0),
             scores: BTreeMap::new(),
             threshold: 0.5,
             close_reason: None,

@@ -42,6 +42,7 @@ fn units_of(video: &Path, length: Duration) -> anyhow::Result<Vec<AccessUnit>> {
             id: CameraId::new("bench"),
             source: Source::File { path: video.to_owned(), pace: Pace::FlatOut, repeat: false },
             classify: false,
+            schedule: None,
             region: None,
             thresholds: Default::default(),
             ring_time: Duration::ZERO,

@@ -21,6 +21,8 @@ use vedette::contract::alert::ClockState;
 
 use super::video::some;
 
+const CLOCK: ClockState = ClockState { synchronised: true, estimated_error_ms: None };
+
 #[derive(Debug, Arbitrary)]
 enum Act {
     Open(u8),
@@ -94,7 +96,7 @@ fn with_store(dir: &Path, work: impl FnOnce(&Store)) {
         device: "d1".into(),
         model: None,
         outbox: OutboxPolicy::Queue { consumers: vec!["soc".into()], keep: Duration::from_secs(86_400) },
-        clock_state: Arc::new(|| ClockState { synchronised: true, estimated_error_ms: None }),
+        clock_state: Arc::new(|| CLOCK),
     };
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Wall::from_unix_ms(1_700_000_000_000)));
     let (store, writer) = Store::open(dir, context, clock).expect("a store opens after any power cut");
@@ -108,7 +110,13 @@ fn carry_out(store: &Store, act: &Act, known: &mut BTreeMap<u8, Incident>) {
     let record = |transition: Transition| {
         let i = transition.incident();
         let label = |t: Mono| Wall::from_unix_ms(1_700_000_000_000 + t.as_millis() as i64);
-        let times = Times { start: label(i.start), end: label(i.end), peak: label(i.peak_at), event: label(i.end) };
+        let times = Times {
+            start: label(i.start),
+            end: label(i.end),
+            peak: label(i.peak_at),
+            event: label(i.end),
+            clock: CLOCK,
+        };
         let clip = ClipIntent::Planned { start: times.start };
         store.record(IncidentRecord { transition, times, clip }).expect("taken");
         store.flush().expect("committed");
@@ -156,6 +164,7 @@ fn incident(n: u8) -> Incident {
         peak_score: 0.9,
         peak_at: at + Duration::from_secs(1),
         peak_scores: BTreeMap::from([("Fighting".into(), 0.9)]),
+        peak_fps: 8.0,
         threshold: 0.5,
         windows: 2,
     }

@@ -17,6 +17,10 @@ pub enum Full<T> {
     DropOldest,
     /// The capacity is for each key; the oldest item of the newcomer's key goes and is counted.
     DropOldestOfKey(fn(&T, &T) -> bool),
+    /// The same, but the key keeps its places in the line: its items move up into them. However far the consumer falls
+    /// behind, each key's turn comes; with the policy above, a key that goes on pushing would go on falling back.
+    /// Items of different keys do not come out in the order in which they went in.
+    DropOldestInPlace(fn(&T, &T) -> bool),
 }
 
 /// Why a push did not take the item.
@@ -86,15 +90,24 @@ impl<T> Queue<T> {
     /// Appends an item, by the queue's policy; the one that went for it, if one did.
     pub fn push_over(&self, item: T) -> Result<Option<T>, PushError<T>> {
         let (mut s, mut gone) = (self.lock(), None);
-        if let Full::DropOldestOfKey(same) = self.0.full {
+        let by_key = match self.0.full {
+            Full::DropOldestOfKey(same) => Some((same, false)),
+            Full::DropOldestInPlace(same) => Some((same, true)),
+            Full::Block | Full::Refuse | Full::DropOldest => None,
+        };
+        if let Some((same, in_place)) = by_key {
             if s.closed {
                 return Err(PushError::Closed(item));
             }
-            if s.items.iter().filter(|i| same(i, &item)).count() >= self.0.capacity
-                && let Some(oldest) = s.items.iter().position(|i| same(i, &item))
-            {
-                gone = s.items.remove(oldest);
+            let places: Vec<usize> = (0..s.items.len()).filter(|i| same(&s.items[*i], &item)).collect();
+            if places.len() >= self.0.capacity {
                 s.dropped += 1;
+                if in_place {
+                    let newest_first = places.into_iter().rev();
+                    let gone = newest_first.fold(item, |newer, place| std::mem::replace(&mut s.items[place], newer));
+                    return Ok(Some(gone));
+                }
+                gone = s.items.remove(places[0]);
             }
         } else {
             loop {
@@ -109,7 +122,7 @@ impl<T> Queue<T> {
                     Full::Block => {
                         s = self.0.not_full.wait(s).expect("no code of the queue's users runs under its lock");
                     }
-                    Full::DropOldest | Full::DropOldestOfKey(_) => {
+                    Full::DropOldest | Full::DropOldestOfKey(_) | Full::DropOldestInPlace(_) => {
                         gone = s.items.pop_front();
                         s.dropped += 1;
                     }
@@ -180,6 +193,8 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Duration = Duration::ZERO;
@@ -211,6 +226,68 @@ mod tests {
         assert_eq!(q.pop(NOW), Popped::Item((1, 0)));
         assert_eq!(q.pop(NOW), Popped::Item((2, 8)));
         assert_eq!(q.dropped(), 8);
+    }
+
+    /// Keys that push once a round, in a fixed order, and a consumer that takes `batch` items every few rounds: how often
+    /// each key was served.
+    fn served(full: Full<(u8, u32)>, keys: u8, batch: usize, rounds: u32, every: u32) -> Vec<u32> {
+        let (q, mut served) = (Queue::new(2, full), vec![0; usize::from(keys)]);
+        for round in 0..rounds {
+            for key in 0..keys {
+                q.push((key, round)).expect("the policy makes room");
+            }
+            if round % every == 0 {
+                for _ in 0..batch {
+                    let Popped::Item((key, _)) = q.pop(NOW) else { break };
+                    served[usize::from(key)] += 1;
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn a_consumer_in_step_with_its_producers_starves_some_of_them_unless_they_keep_their_place() {
+        let by_age = served(Full::DropOldestOfKey(|a, b| a.0 == b.0), 20, 8, 800, 8);
+        assert_eq!(by_age.iter().filter(|n| **n == 0).count(), 12, "why there is another policy: {by_age:?}");
+        let in_place = served(Full::DropOldestInPlace(|a, b| a.0 == b.0), 20, 8, 800, 8);
+        assert_eq!(in_place.iter().sum::<u32>(), 800);
+        assert!(in_place.iter().all(|n| (38..=42).contains(n)), "{in_place:?}");
+    }
+
+    proptest! {
+        /// However slow the consumer, keys that always have something waiting are served equally often, but for two.
+        #[test]
+        fn keys_that_keep_their_place_are_served_in_turn(
+            keys in 1_u8..20, batch in 1_usize..16, rounds in 1_u32..200, every in 1_u32..16,
+        ) {
+            let served = served(Full::DropOldestInPlace(|a, b| a.0 == b.0), keys, batch, rounds, every);
+            let (least, most) = (served.iter().min().expect("keys"), served.iter().max().expect("keys"));
+            prop_assert!(most - least <= 2, "{:?}", served);
+        }
+
+        /// In whatever order keys push and the consumer pops: a key's items come out in order, the newest always do, and
+        /// nothing is lost uncounted.
+        #[test]
+        fn in_place_a_keys_own_items_stay_in_order(pushes in prop::collection::vec((0_u8..4, prop::bool::ANY), 0..200)) {
+            let q = Queue::new(2, Full::DropOldestInPlace(|a: &(u8, usize), b: &(u8, usize)| a.0 == b.0));
+            let (mut out, mut gone) = (Vec::new(), 0);
+            for (n, (key, pop)) in pushes.iter().enumerate() {
+                gone += q.push_over((*key, n)).expect("the policy makes room").iter().count();
+                if *pop && let Popped::Item(item) = q.pop(NOW) {
+                    out.push(item);
+                }
+            }
+            while let Popped::Item(item) = q.pop(NOW) {
+                out.push(item);
+            }
+            for key in 0..4 {
+                let of_key: Vec<usize> = out.iter().filter(|i| i.0 == key).map(|i| i.1).collect();
+                prop_assert!(of_key.windows(2).all(|w| w[0] < w[1]), "{:?}", of_key);
+                prop_assert_eq!(of_key.last().copied(), pushes.iter().rposition(|p| p.0 == key));
+            }
+            prop_assert_eq!((out.len() + gone, q.dropped()), (pushes.len(), gone as u64));
+        }
     }
 
     #[test]

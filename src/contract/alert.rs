@@ -37,7 +37,8 @@ pub struct Alert {
     /// Capture time of what it reports, milliseconds since the Unix epoch.
     #[schemars(with = "i64")]
     pub event_time_unix_ms: Wall,
-    /// The device's clock when it was written.
+    /// What the clock was worth when the incident opened: all times in here follow from the label that it got then,
+    /// also if the clock has been set since.
     pub clock: ClockState,
     /// The incident.
     pub incident: IncidentReport,
@@ -77,6 +78,9 @@ pub struct IncidentReport {
     pub peak_score: f32,
     /// RFC 3339, UTC: end of the window that gave it.
     pub peak_time: String,
+    /// Frames a second that that window was made at: below the model's while the machine can't keep up. Absent for a
+    /// test.
+    pub peak_fps: Option<f32>,
     /// Unsmoothed scores of that window by class; they sum to 1. Empty for a test.
     pub scores: BTreeMap<String, f32>,
     /// The threshold that `class` had to pass.

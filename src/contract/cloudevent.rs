@@ -247,6 +247,7 @@ pub(crate) mod tests {
                 end_time: None,
                 peak_score: 0.93,
                 peak_time: "2023-11-14T22:13:20.123Z".into(),
+                peak_fps: Some(8.0),
                 scores: BTreeMap::from([("Fighting".into(), 0.93), ("Normal".into(), 0.07)]),
                 threshold: 0.8,
                 close_reason: None,

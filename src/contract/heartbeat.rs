@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
 use super::outbox::OutboxStatus;
-use super::state::{CameraCondition, CameraStatus, DeviceFacts, Origin};
+use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
 
 /// `.../heartbeat`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +70,10 @@ pub struct CameraHealth {
     pub status: CameraStatus,
     /// Why, in words for a person; absent when all is well.
     pub reason: Option<String>,
+    /// Why nothing on it can be detected though video comes, in words for a person; absent while the model sees it.
+    pub blind: Option<String>,
+    /// Whether incidents open on it; absent without a schedule: then always.
+    pub arming: Option<ArmingState>,
     /// How often its pictures are looked at; absent for a camera that is only recorded.
     pub sampling: Option<SamplingHealth>,
     /// Access units that came from the camera or the encoder.
@@ -95,6 +99,9 @@ pub struct CameraHealth {
 pub struct SamplingHealth {
     /// What the model is made for.
     pub model_fps: f32,
+    /// What it is shown now: less than `model_fps` while the machine can't keep up (7, 6 or 5 eighths of it).
+    #[serde(default)]
+    pub aimed_fps: f32,
     /// What came, in the mean over the last five seconds.
     pub frames_fps: f32,
 }
@@ -109,6 +116,9 @@ pub struct InferenceHealth {
     /// From the arrival of a frame's access unit to the end of the pass that it was in: decoding, waiting, inference.
     #[serde(default)]
     pub delay_ms: Timing,
+    /// Part of the last seconds that the engine worked.
+    #[serde(default)]
+    pub busy_percent: u32,
 }
 
 /// Durations of late, in milliseconds.

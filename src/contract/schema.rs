@@ -34,7 +34,7 @@ mod tests {
         ThrottlingHealth, WearHealth,
     };
     use super::super::outbox::OutboxStatus;
-    use super::super::state::{CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
+    use super::super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
     use super::super::topics::DeviceTopics;
     use super::*;
     use crate::base::clock::Wall;
@@ -108,6 +108,8 @@ mod tests {
             since: origin().publish_time,
             reason: Some("no route to host".into()),
             video: Some("MJPEG 1280x720 at 15 fps from a USB camera".into()),
+            blind: Some("no picture can be decoded".into()),
+            arming: Some(ArmingState { armed: false, until: Some(origin().publish_time), reason: None }),
         };
         validate("camera.schema.json", &CameraState { origin: origin(), condition });
         validate("ack.schema.json", &Ack { seq: 9 });
@@ -118,7 +120,7 @@ mod tests {
         let status =
             OutboxStatus { newest: 9, oldest_kept: Some(4), pending: 2, unconfirmed: 4, given_up: vec![(1, 3)] };
         validate("outbox.schema.json", &OutboxState { origin: origin(), status: status.clone() });
-        let sampling = Some(SamplingHealth { model_fps: 8.0, frames_fps: 7.4 });
+        let sampling = Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, frames_fps: 7.4 });
         let throttling = ThrottlingHealth {
             active: true,
             cooling: BTreeMap::from([("cpu-throttle-alert".into(), CoolingLevel { level: 1, most: 1 })]),

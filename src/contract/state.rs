@@ -99,6 +99,22 @@ pub struct CameraCondition {
     /// What a live local camera gives, as chosen of what it offers, in words for a person; absent for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<String>,
+    /// Why nothing on it can be detected though video comes, in words for a person; absent while the model sees it.
+    pub blind: Option<String>,
+    /// Whether incidents open on it; absent without a schedule: then always.
+    pub arming: Option<ArmingState>,
+}
+
+/// Whether incidents open on a camera that has a schedule. While it is disarmed its video is recorded and watched
+/// over as ever, and test alerts pass; an incident that was open goes on to its own end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ArmingState {
+    /// Whether they do.
+    pub armed: bool,
+    /// RFC 3339, UTC: until when; absent if nothing changes it.
+    pub until: Option<String>,
+    /// Why it is not as the schedule says, in words for a person; absent when it is.
+    pub reason: Option<String>,
 }
 
 /// `.../camera/{camera}`: holds only while the device's `state` says online.

@@ -123,7 +123,12 @@ impl Agent {
 
     /// What the daemon has logged so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Where it logs.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
     }
 
     /// Starts the daemon and waits until it answers on its socket.
@@ -143,7 +148,7 @@ impl Agent {
 
     /// Starts the daemon without waiting for anything.
     pub fn spawn(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let daemon = [env!("CARGO_BIN_EXE_vedette"), "run", "--config"];
         let mut command = match &self.prepare {
             None => Command::new(daemon[0]),

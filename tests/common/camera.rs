@@ -75,6 +75,7 @@ pub fn camera(source: Source) -> Camera {
         id: CameraId::new("gate"),
         source,
         classify: true,
+        schedule: None,
         region: None,
         thresholds: BTreeMap::new(),
         ring_time: Duration::from_secs(30),

@@ -27,6 +27,8 @@ pub struct Frames {
     shared: Arc<Shared>,
     tap: Tap<Held>,
     scaler: Scaler,
+    /// What the consumer asked for at first, and what it wants now.
+    tap_fps: f32,
     sample_fps: f32,
     upright: Upright,
     current: Option<(gst::Caps, VideoInfo)>,
@@ -39,6 +41,7 @@ impl Frames {
             shared,
             tap: Tap::new(tap.sample_fps),
             scaler: Scaler::new(tap.region),
+            tap_fps: tap.sample_fps,
             sample_fps: tap.sample_fps,
             upright: Upright::follow(pad),
             current: None,
@@ -64,6 +67,8 @@ impl Frames {
         if discontinuity {
             self.tap.restart();
         }
+        self.sample_fps = self.shared.sink.sample_fps(self.tap_fps);
+        self.tap.set_fps(self.sample_fps);
         for (at, held) in self.tap.push(at, Held { buffer, info, rotation, discontinuity }) {
             self.hand_on(at, held)?;
         }

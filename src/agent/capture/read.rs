@@ -131,6 +131,7 @@ fn file_camera(path: &Path, id: &CameraId) -> config::Camera {
         id: id.clone(),
         source: config::Source::File { path: path.to_owned(), pace: config::Pace::FlatOut, repeat: false },
         classify: true,
+        schedule: None,
         region: None,
         thresholds: std::collections::BTreeMap::new(),
         ring_time: Duration::ZERO,

@@ -57,6 +57,11 @@ pub trait CaptureSink: Send + Sync {
     fn frame(&self, frame: Frame);
     /// The camera's state has changed.
     fn state(&self, state: CameraState);
+    /// How many frames a second are wanted from here on, of a tap that was asked for `tap_fps`. Asked for each picture:
+    /// a consumer that can't keep up says less.
+    fn sample_fps(&self, tap_fps: f32) -> f32 {
+        tap_fps
+    }
 }
 
 /// How it stands with a camera.

@@ -10,6 +10,10 @@
 //! cell grows up to halfway to it; if it comes sooner, what was decided stays decided, and a tick has got a
 //! picture that is up to half a period away though a nearer one followed. With a steady camera neither happens.
 //!
+//! The rate may change while pictures come (the machine can't keep up, and then can again). The grid then goes on from
+//! the picture taken last, so that no more time lies between two pictures than a period of the slower of the two rates
+//! and a picture, and no run ends.
+//!
 //! Invariants: times and pictures come out in the order they came in; no picture comes out twice; every tick up
 //! to the last picture lies in exactly one cell; the first picture of a run is always taken (it is the origin of
 //! the grid); a camera slower than the grid gives all its pictures.
@@ -28,6 +32,8 @@ struct Run<T> {
     origin: u64,
     /// Time of the newest picture.
     last: u64,
+    /// Time of the picture taken last.
+    taken: u64,
     /// Twice the time up to which ticks are decided; the newest picture's cell ends there so far.
     decided2: u128,
     /// The newest picture, if it isn't taken yet.
@@ -58,16 +64,26 @@ impl<T> IntoIterator for Taken<T> {
 impl<T> Tap<T> {
     /// A grid of `fps` ticks a second. Rates beyond one tick a nanosecond or one a century are taken as those.
     pub fn new(fps: f32) -> Self {
-        // The cast saturates; a rate that isn't a positive number has been refused by the configuration.
-        let period_ns = (1e9 / f64::from(fps)).round() as u64;
-        Tap { period_ns: period_ns.clamp(1, 1 << 61), run: None }
+        Tap { period_ns: period_ns(fps), run: None }
+    }
+
+    /// A grid of another rate from here on.
+    pub fn set_fps(&mut self, fps: f32) {
+        if std::mem::replace(&mut self.period_ns, period_ns(fps)) == self.period_ns {
+            return;
+        }
+        if let Some(run) = &mut self.run {
+            // Not before what is decided: else a tick that has passed already would put off the picture after it.
+            let decided = u64::try_from(run.decided2.div_ceil(2)).unwrap_or(u64::MAX);
+            run.origin = run.taken.saturating_add(self.period_ns).max(decided);
+        }
     }
 
     /// The next picture in presentation order. One that isn't later than the one before it is passed over.
     pub fn push(&mut self, at: Mono, picture: T) -> Taken<T> {
         let now = at.as_nanos();
         let Some(run) = &mut self.run else {
-            self.run = Some(Run { origin: now, last: now, decided2: 2 * u128::from(now) + 1, held: None });
+            self.run = Some(Run { origin: now, last: now, taken: now, decided2: 2 * u128::from(now) + 1, held: None });
             return Taken { before: None, this: Some((at, picture)) };
         };
         if now <= run.last {
@@ -86,6 +102,11 @@ impl<T> Tap<T> {
             run.held = Some(picture);
             None
         };
+        match (&before, &this) {
+            (_, Some(_)) => run.taken = now,
+            (Some(_), None) => run.taken = last,
+            (None, None) => {}
+        }
         (run.last, run.decided2) = (now, cell2.max(expected2));
         Taken { before: before.map(|p| (Mono::from_nanos(last), p)), this }
     }
@@ -94,6 +115,11 @@ impl<T> Tap<T> {
     pub fn restart(&mut self) {
         self.run = None;
     }
+}
+
+fn period_ns(fps: f32) -> u64 {
+    // The cast saturates; a rate that isn't a positive number has been refused by the configuration.
+    ((1e9 / f64::from(fps)).round() as u64).clamp(1, 1 << 61)
 }
 
 /// Whether twice a tick lies in `from2..to2`.
@@ -216,7 +242,46 @@ mod tests {
         assert_eq!(tap.push(Mono::from_millis(133), 9).into_iter().count(), 1);
     }
 
+    #[test]
+    fn a_slower_grid_goes_on_from_the_last_picture_and_a_faster_one_too() {
+        let (mut tap, mut out) = (Tap::new(8.0), Vec::new());
+        for t in steady(25.0, 20) {
+            match t / SECOND {
+                5 => tap.set_fps(5.0),
+                12 => tap.set_fps(8.0),
+                _ => {}
+            }
+            out.extend(tap.push(Mono::from_nanos(t), ()).into_iter().map(|(at, ())| at.as_nanos()));
+        }
+        let within = |from: u64, to: u64| out.iter().filter(|t| (from..to).contains(&(**t / SECOND))).count();
+        assert!((39..=41).contains(&within(0, 5)), "{}", within(0, 5));
+        assert!((34..=36).contains(&within(5, 12)), "{}", within(5, 12));
+        assert!((63..=65).contains(&within(12, 20)), "{}", within(12, 20));
+        let most = out.windows(2).map(|w| w[1] - w[0]).max().expect("pictures");
+        assert!(most <= 240_000_000, "a change is no gap: {most} ns");
+    }
+
     proptest! {
+        #[test]
+        fn a_change_of_rate_makes_no_gap_and_no_picture_twice(
+            camera in 8.0_f64..60.0,
+            changes in prop::collection::vec((1_usize..60, prop::sample::select(vec![5.0_f32, 6.0, 7.0, 8.0])), 0..12),
+        ) {
+            let (mut tap, mut out, mut times) = (Tap::new(8.0), Vec::new(), steady(camera, 40).into_iter());
+            for (pictures, fps) in changes {
+                for t in times.by_ref().take(pictures) {
+                    out.extend(tap.push(Mono::from_nanos(t), ()).into_iter().map(|(at, ())| at.as_nanos()));
+                }
+                tap.set_fps(fps);
+            }
+            for t in times {
+                out.extend(tap.push(Mono::from_nanos(t), ()).into_iter().map(|(at, ())| at.as_nanos()));
+            }
+            prop_assert!(out.windows(2).all(|w| w[0] < w[1]));
+            let most = out.windows(2).map(|w| w[1] - w[0]).max().expect("pictures");
+            prop_assert!(most as f64 <= 2e8 + 1.5e9 / camera + 10.0, "{} ns", most);
+        }
+
         #[test]
         fn every_tick_gets_its_nearest_picture_or_one_within_half_a_period(
             steps in prop::collection::vec(1_u64..400_000_000, 1..200),

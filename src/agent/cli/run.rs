@@ -27,12 +27,33 @@ pub fn run(args: RunArgs, verbose: u8) -> anyhow::Result<Outcome> {
     }
     let path = &args.config.config;
     let daemon = Daemon::start(config::load(path)?, Arc::new(SystemClock::new()))?;
-    match service::serve(daemon, path)? {
+    outcome(service::serve(daemon, path)?)
+}
+
+/// What broke makes the program fail, so that systemd starts it again.
+fn outcome(ended: service::Ended) -> anyhow::Result<Outcome> {
+    match ended {
         service::Ended::Asked(report) if report.troubles.is_empty() => {
             log::info!("stopped: {report}");
             Ok(Outcome::Good)
         }
         service::Ended::Asked(report) => anyhow::bail!("stopped, but not everything was drained: {report}"),
         service::Ended::Broken { why, report } => anyhow::bail!("stopped because {why}; {report}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::run::DrainReport;
+
+    #[test]
+    fn only_an_end_that_was_asked_for_and_went_well_is_a_success() {
+        let (clean, troubled) =
+            (DrainReport::default(), DrainReport { troubles: vec!["clip did not end in time".into()] });
+        assert!(matches!(outcome(service::Ended::Asked(clean.clone())), Ok(Outcome::Good)));
+        assert!(outcome(service::Ended::Asked(troubled)).is_err_and(|e| e.to_string().contains("clip did not end")));
+        let broken = service::Ended::Broken { why: "a stage panicked".into(), report: clean };
+        assert!(outcome(broken).is_err_and(|e| e.to_string().contains("a stage panicked")));
     }
 }

@@ -97,7 +97,7 @@ impl Job {
     pub fn new(wiring: &Wiring, ring: SharedRing, order: &ClipOrder) -> Job {
         let now = wiring.clock.now();
         let plan = Plan::new(wiring.rules_now(), now, order);
-        let label = wiring.clock.wall_at(order.start);
+        let label = order.label;
         let mut job = Job {
             cursor: ring.locate(plan.start).map_or(ring.end(), |found| found.cursor),
             seen: Seen { newest_dts: None, last_news: now },

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::agent::config::{self, CameraId};
 use crate::agent::incident::Transition;
-use crate::base::clock::Mono;
+use crate::base::clock::{Mono, Wall};
 
 #[cfg(test)]
 mod tests;
@@ -51,14 +51,18 @@ pub struct ClipOrder {
     pub camera: CameraId,
     /// Its start, presentation time.
     pub start: Mono,
+    /// The label of that: every label of the clip follows from it, so that they agree with the incident's whatever the
+    /// wall clock does meanwhile.
+    pub label: Wall,
     /// Its end so far, presentation time.
     pub end: Mono,
     /// Highest score so far, 0 to 1; when it rises a picture is taken.
     pub peak_score: f32,
 }
 
-impl From<&Transition> for ClipOrder {
-    fn from(transition: &Transition) -> Self {
+impl ClipOrder {
+    /// Of an incident whose start has this label.
+    pub fn new(transition: &Transition, label: Wall) -> Self {
         let (kind, incident) = match transition {
             Transition::Opened(i) => (OrderKind::Opened, i),
             Transition::Updated(i) => (OrderKind::Updated, i),
@@ -69,6 +73,7 @@ impl From<&Transition> for ClipOrder {
             incident: incident.id,
             camera: incident.camera.clone(),
             start: incident.start,
+            label,
             end: incident.end,
             peak_score: incident.peak_score,
         }

@@ -1,6 +1,6 @@
 //! `[[camera]]`: its keys, defaults and limits, and what it must agree on with the rest of the configuration.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, numb
 use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
-use super::{Camera, CameraId, Config, Pace, Problem, Region, Source, files, local, secret, url};
+use super::{Camera, CameraId, Config, Pace, Problem, Region, Schedule, Source, files, local, secret, url};
 use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
@@ -17,6 +17,7 @@ pub(super) struct Context<'a> {
     pub(super) base_dir: &'a Path,
     pub(super) hysteresis: Option<f32>,
     pub(super) pre_roll: Option<Duration>,
+    pub(super) schedules: Option<BTreeMap<String, Schedule>>,
 }
 
 /// A ring holds the pre-roll and so much more: the keyframe before it may be that far back.
@@ -53,6 +54,7 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
     }
     let source = source(s, context);
     let classify = s.or("classify", true, boolean());
+    let schedule = schedule(s, context, classify);
     let region = s.optional_section("region", region);
     let threshold = fraction((Excluded(0.0), Included(1.0)));
     let thresholds = s.map("thresholds", threshold, |class, threshold| match context.hysteresis {
@@ -83,6 +85,7 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
         id: CameraId::new(&id?),
         source: source?,
         classify: classify?,
+        schedule: schedule?,
         region: region?,
         thresholds: thresholds?,
         ring_time: ring_time?,
@@ -90,6 +93,26 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
         encode_kbps: encode_kbps?,
         frozen_after: frozen_after?,
     })
+}
+
+fn schedule(s: &mut Section<'_>, context: &Context<'_>, classify: Option<bool>) -> Option<Option<Schedule>> {
+    let Some(wanted) = s.optional("schedule", name())? else { return Some(None) };
+    if classify == Some(false) {
+        s.problem("schedule", "with classify = false nothing is detected at any time", "leave out one of the two");
+    }
+    // If the schedules are wrong, that was said.
+    let schedules = context.schedules.as_ref()?;
+    if let Some(schedule) = schedules.get(&wanted) {
+        return Some(Some(schedule.clone()));
+    }
+    let known: Vec<&str> = schedules.keys().map(String::as_str).collect();
+    let remedy = match nearest(&wanted, known.iter().copied()) {
+        Some(right) => format!("did you mean {right:?}?"),
+        None if known.is_empty() => format!("add a section [schedule.{wanted}]"),
+        None => format!("there is {}", alternatives(&known)),
+    };
+    s.problem("schedule", format!("there is no section [schedule.{wanted}]"), remedy);
+    None
 }
 
 fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {

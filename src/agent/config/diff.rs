@@ -1,8 +1,8 @@
 //! What changed between the running configuration and a new one, key by key, and whether the running daemon
 //! can take it over (SIGHUP). Pure.
 //!
-//! Live are the thresholds, `[incident]`, `[clip]` and `[storage]`, as long as what they ask for agrees with what needs a
-//! restart; everything else needs one.
+//! Live are the thresholds, the schedules (shown at the cameras that go by them), `[incident]`, `[clip]` and `[storage]`,
+//! as long as what they ask for agrees with what needs a restart; everything else needs one.
 
 use std::fmt;
 
@@ -85,6 +85,7 @@ impl Config {
         for camera in &mut next.cameras {
             if let Some(new) = new.camera(camera) {
                 camera.thresholds = new.thresholds.clone();
+                camera.schedule = new.schedule.clone();
             }
         }
         next
@@ -181,11 +182,22 @@ impl Changes {
     }
 
     fn of_camera(&mut self, old: &Camera, new: &Camera) {
-        let Camera { id, source, classify, region, thresholds, ring_time, ring_max_bytes, encode_kbps, frozen_after } =
-            old;
+        let Camera {
+            id,
+            source,
+            classify,
+            schedule,
+            region,
+            thresholds,
+            ring_time,
+            ring_max_bytes,
+            encode_kbps,
+            frozen_after,
+        } = old;
         let key = |key: &str| format!("camera[{id}].{key}");
         self.of_source(&key, source, &new.source);
         self.at_restart(&key("classify"), *classify != new.classify);
+        self.live(&key("schedule"), *schedule != new.schedule);
         self.at_restart(&key("region"), *region != new.region);
         for class in thresholds.keys().chain(new.thresholds.keys().filter(|c| !thresholds.contains_key(*c))) {
             self.live(&key(&format!("thresholds.{class}")), thresholds.get(class) != new.thresholds.get(class));

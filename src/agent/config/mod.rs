@@ -27,6 +27,7 @@ mod local;
 mod mqtt;
 mod parse;
 mod problem;
+mod schedule;
 mod secret;
 mod section;
 mod spelling;
@@ -38,6 +39,7 @@ mod tests;
 pub use diff::{Applies, Change};
 pub use parse::{load, parse};
 pub use problem::{ConfigError, Problem};
+pub use schedule::{Schedule, Span};
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -150,6 +152,8 @@ pub struct Camera {
     pub source: Source,
     /// `classify`: whether the model looks at it; false only records. Default true.
     pub classify: bool,
+    /// `schedule`: the name of the `[schedule.<name>]` by which incidents open on it; default: always.
+    pub schedule: Option<Schedule>,
     /// `region`: what is classified, normalised to the full picture; default all of it.
     pub region: Option<Region>,
     /// `thresholds.<Class>`: overrides of the manifest's, above `incident.hysteresis`, at most 1. Whether the

@@ -1,5 +1,5 @@
 //! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
-//! combinations are impossible. `[[camera]]` and `[mqtt]` have files of their own.
+//! combinations are impossible. `[[camera]]`, `[schedule]` and `[mqtt]` have files of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -12,7 +12,7 @@ use super::kind::{choice, days, days_long, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt};
+use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, schedule};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -72,12 +72,14 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     let device = root.section("device", device);
     let paths = root.section("paths", |s| paths(s, base_dir));
     let model = root.section("model", |s| model(s, base_dir));
-    let mut context = camera::Context { base_dir, hysteresis: None, pre_roll: None };
+    let mut context = camera::Context { base_dir, hysteresis: None, pre_roll: None, schedules: None };
     let incident = root.section("incident", |s| incident(s, &mut context));
     let clip = root.section("clip", |s| clip(s, &mut context));
+    context.schedules = root.named_sections("schedule", schedule::read);
     let cameras = cameras(root, &context);
     let storage = root.section("storage", storage);
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    context.schedules?;
     Some(Config {
         device: device?,
         paths: paths?,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kind::{Fault, Kind, found};
+use super::kind::{Fault, Kind, found, is_name};
 use super::problem::Problem;
 use super::spelling::nearest;
 use super::units::{Unit, base_of};
@@ -315,6 +315,37 @@ impl<'d> Section<'d> {
                 let mut inner = self.inside(name, at, item.get_ref(), true)?;
                 inner.rename(format!("{}[#{}]", self.path_of(name), i + 1));
                 inner.read(&mut read)
+            })
+            .collect();
+        read_all.into_iter().collect()
+    }
+
+    /// All sections `[name.<what the installer calls it>]`. None if one is wrong; all are read nevertheless.
+    pub(super) fn named_sections<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&str, &mut Section<'d>) -> Option<T>,
+    ) -> Option<BTreeMap<String, T>> {
+        let Some((at, value)) = self.ask(name, None) else {
+            return Some(BTreeMap::new());
+        };
+        let outer = self.inside(name, at, value, false)?;
+        let keys = outer.table.into_iter().flat_map(|t| t.keys()).map(|k| k.get_ref().as_ref());
+        let read_all: Vec<Option<(String, T)>> = keys
+            .map(|key| {
+                if !is_name(key) {
+                    outer.problem(key, "is no name for a section", "use 1 to 64 of a-z A-Z 0-9 _ -");
+                    return None;
+                }
+                let (at, value) = outer.entry(key)?;
+                if !matches!(value, DeValue::Table(_)) {
+                    let message = format!("is {}, not a section", found(value));
+                    outer.problem(key, message, format!("write [{name}.<name>] and its keys below"));
+                    return None;
+                }
+                let mut inner = outer.inside(name, at, value, false)?;
+                inner.rename(outer.path_of(key));
+                inner.read(|s| read(key, s)).map(|section| (key.to_string(), section))
             })
             .collect();
         read_all.into_iter().collect()

@@ -119,7 +119,13 @@ fn what_the_example_calls_a_default_is_the_default() {
     let [gate, door, yard, recorded, pattern] = in_force.cameras.as_slice() else { panic!("{:?}", in_force.cameras) };
     assert_eq!(gate.region, Some(Region { x: 0.0, y: 0.25, width: 1.0, height: 0.75 }));
     assert_eq!(gate.thresholds, BTreeMap::from([("Fight".to_string(), 0.8)]));
-    let plain = Camera { region: None, thresholds: BTreeMap::new(), ..gate.clone() };
+    let schedule = gate.schedule.as_ref().unwrap();
+    assert_eq!((schedule.name.as_str(), schedule.zone.iana_name()), ("nights", Some("Europe/Berlin")));
+    assert_eq!(
+        schedule.spans.iter().map(|s| s.days).collect::<Vec<_>>()[0],
+        [true, true, true, true, true, false, false]
+    );
+    let plain = Camera { schedule: None, region: None, thresholds: BTreeMap::new(), ..gate.clone() };
     assert_eq!(plain, as_it_stands.cameras[0]);
     let device = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920-video-index0".into();
     let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(20), format: Some(VideoFormat::Mjpeg) };
@@ -159,6 +165,7 @@ fn the_example_names_every_key() {
         ("incident", section("incident")),
         ("clip", section("clip")),
         ("mqtt", section("mqtt")),
+        ("schedule.nights", section("schedule")["nights"].as_table().unwrap().clone()),
         ("camera[gate]", camera),
         ("camera[gate].region", region),
     ] {
@@ -571,6 +578,74 @@ fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_schedule_is_written_as_a_person_says_it() {
+    let site = Site::new();
+    let spans = |armed: &str| {
+        let text = with(&format!("schedule = \"s\"\n[schedule.s]\ntime_zone = \"UTC\"\narmed = {armed}\n"));
+        let camera = site.parse(&text).unwrap_or_else(|e| panic!("{armed}: {e:#?}")).cameras.remove(0);
+        let show = |s: &Span| {
+            let days: String = s.days.iter().map(|d| if *d { 'x' } else { '.' }).collect();
+            format!(
+                "{days} {}-{} {}",
+                s.from.strftime("%H:%M"),
+                s.to.map_or("24:00".into(), |t| t.strftime("%H:%M").to_string()),
+                s.ends_next_day()
+            )
+        };
+        camera.schedule.unwrap().spans.iter().map(show).collect::<Vec<_>>()
+    };
+    assert_eq!(spans("[\"mon-fri 18:00-06:00\"]"), ["xxxxx.. 18:00-06:00 true"]);
+    assert_eq!(spans("[\"SAT,sun 00:00-24:00\"]"), [".....xx 00:00-24:00 true"]);
+    assert_eq!(
+        spans("[\"22:00-23:30\", \"fri-mon, wed 01:00-02:00\"]"),
+        ["xxxxxxx 22:00-23:30 false", "x.x.xxx 01:00-02:00 false"]
+    );
+
+    let problem = |lines: &str| {
+        let p = site.problem(&with(&format!("schedule = \"s\"\n[schedule.s]\n{lines}\n")));
+        format!("{}: {} ({})", p.key, p.message, p.remedy)
+    };
+    for (lines, said) in [
+        (
+            "time_zone = \"UTC\"\narmed = [\"mon-frj 18:00-06:00\"]",
+            "schedule.s.armed: value 1 \"frj\" is no day of the week (days are mon, tue",
+        ),
+        (
+            "time_zone = \"UTC\"\narmed = [\"18:00-25:00\"]",
+            "value 1 \"25:00\" is no time of day (write hours and minutes, 00:00 to 24:00)",
+        ),
+        ("time_zone = \"UTC\"\narmed = [\"6:00-18:00\"]", "\"6:00\" is no time of day"),
+        ("time_zone = \"UTC\"\narmed = [\"24:00-06:00\"]", "begins at 24:00 (write 00:00 and the next day)"),
+        ("time_zone = \"UTC\"\narmed = [\"06:00-06:00\"]", "is empty (for the whole day write 00:00-24:00)"),
+        ("time_zone = \"UTC\"\narmed = [\"mon\"]", "has no times such as 18:00-06:00"),
+        (
+            "time_zone = \"UTC\"\narmed = []",
+            "schedule.s.armed: has 0 spans; allowed: 1 to 64 (for a camera that is never armed",
+        ),
+        (
+            "time_zone = \"Europe/Berln\"\narmed = [\"18:00-06:00\"]",
+            "schedule.s.time_zone: \"Europe/Berln\" is no time zone that this machine knows",
+        ),
+        ("time_zone = \"UTC\"", "schedule.s.armed: is missing"),
+        (
+            "time_zone = \"UTC\"\narmd = []\narmed = [\"18:00-06:00\"]",
+            "schedule.s.armd: is not a known key (did you mean armed?)",
+        ),
+    ] {
+        let shown = problem(lines);
+        assert!(shown.contains(said), "{lines}\n{shown}\n{said}");
+    }
+    let p =
+        site.problem(&with("schedule = \"night\"\n[schedule.nights]\ntime_zone = \"UTC\"\narmed = [\"18:00-06:00\"]"));
+    assert_eq!((p.key.as_str(), p.remedy.as_str()), ("camera[gate].schedule", "did you mean \"nights\"?"));
+    let p = site.problem(&with("schedule = \"nights\""));
+    assert_eq!(p.remedy, "add a section [schedule.nights]");
+    let p = site.problem(&with("[schedule]\nnights = \"18:00-06:00\""));
+    assert_eq!((p.key.as_str(), p.message.as_str()), ("schedule.nights", "is text, not a section"));
+    assert!(site.parse(&with("[schedule.unused]\narmed = [\"18:00-06:00\"]")).is_ok(), "in the system's time zone");
+}
+
+#[test]
 fn classes_are_checked_against_the_model() {
     let site = Site::new();
     let config = site.parse(&with("thresholds = { fight = 0.8, Fall = 0.5, Juggling = 0.5 }")).unwrap();
@@ -598,6 +673,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
         .replace("pre_roll_s = 10", "pre_roll_s = 20")
         .replace("latency_ms = 200", "latency_ms = 500")
         .replace("id = \"pattern\"", "id = \"other\"")
+        .replace("18:00-06:00", "18:00-05:00")
         .replace("keep_days = 30", "keep_days = 60")
         .replace("min_free_mb = 500", "min_free_mb = 900");
     site.write("gate.credentials", "viewer\nanother\n", 0o600);
@@ -609,6 +685,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
             "device.site: needs a restart",
             "camera[gate].credentials_file: needs a restart",
             "camera[gate].latency_ms: needs a restart",
+            "camera[gate].schedule: applied",
             "camera[gate].thresholds.Fight: applied",
             "camera[gate].thresholds.Fall: applied",
             "camera[pattern]: needs a restart",
@@ -622,7 +699,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
     );
     let running = old.with_live_from(&new);
     assert_eq!(running.clip.pre_roll.as_secs(), 20);
-    assert_eq!(running.device, old.device);
+    assert_eq!((&running.device, &running.cameras[0].schedule), (&old.device, &new.cameras[0].schedule));
     let left = running.diff(&new);
     assert_eq!(left.len(), 6);
     assert!(left.iter().all(|c| c.applies == Applies::AtRestart), "{left:?}");

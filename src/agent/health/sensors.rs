@@ -27,6 +27,9 @@ use crate::contract::heartbeat::{DiskHealth, MemoryHealth, StallHealth, Throttli
 /// more often.
 const SYNCHRONISED_FOR_S: u64 = 32_000;
 
+/// 2026-01-01T00:00:00Z: this program is younger. A clock before it was never set.
+const THIS_PROGRAM: Wall = Wall::from_unix_ms(1_767_225_600_000);
+
 /// What is known of the device's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "clock", rename_all = "snake_case")]
@@ -113,6 +116,16 @@ impl Sensors {
         }
     }
 
+    /// Whether the clock's time of day can be gone by. Once timesyncd has set it in this boot it can, also when that was
+    /// long ago; without a time service that could be asked it can if it shows a time that is possible.
+    pub fn knows_time_of_day(&self, now: Wall) -> bool {
+        match self.clock(now) {
+            ClockReading::Synchronised { .. } => true,
+            ClockReading::NotSynchronised => self.root.join("run/systemd/timesync/synchronized").exists(),
+            ClockReading::Unknown => now >= THIS_PROGRAM,
+        }
+    }
+
     /// Space on the disk of the state directory.
     pub fn disk(&self) -> io::Result<DiskHealth> {
         let fs = rustix::fs::statvfs(&self.state_dir)?;
@@ -166,6 +179,20 @@ mod tests {
         assert_eq!(sensors.clock(much_later), ClockReading::NotSynchronised);
         assert!(ClockState::from(ClockReading::Synchronised { age_s: 0 }).synchronised);
         assert!(!ClockState::from(ClockReading::Unknown).synchronised);
+    }
+
+    #[test]
+    fn the_time_of_day_is_known_from_the_first_synchronisation_of_a_boot_on() {
+        let root = tempfile::tempdir().unwrap();
+        let sensors = Sensors::under(root.path(), root.path());
+        let now = SystemClock::new().wall();
+        assert!(sensors.knows_time_of_day(THIS_PROGRAM), "chrony, say");
+        assert!(!sensors.knows_time_of_day(Wall::from_unix_ms(0)), "a clock without a battery");
+        fs::create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
+        assert!(!sensors.knows_time_of_day(now), "timesyncd has not set it yet");
+        fs::write(root.path().join("run/systemd/timesync/synchronized"), "").unwrap();
+        let next_week = now + std::time::Duration::from_secs(7 * 86_400);
+        assert!(sensors.knows_time_of_day(now) && sensors.knows_time_of_day(next_week));
     }
 
     #[test]

@@ -12,10 +12,12 @@
 //!       └── (cool-down of its class begins)       Closed: MaxLength, then Opened at once, without cool-down
 //! ```
 //!
+//! While a camera is disarmed nothing opens on it, and what is seen then does not count towards what opens later. An
+//! incident that is open goes on and closes by its own rules; at its maximum length no other follows it.
+//!
 //! Evidence's own time (`Score::end`) decides; `now` only when scores have stopped coming, and for tests.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -88,6 +90,8 @@ pub struct MachineCounters {
     pub out_of_order: u64,
     /// Windows that would have opened an incident but for the cool-down.
     pub cooled_down: u64,
+    /// Windows that would have opened an incident on an armed camera.
+    pub disarmed: u64,
 }
 
 /// See the module's doc.
@@ -114,6 +118,11 @@ impl Machine {
     pub fn reconfigure(&mut self, settings: config::Incident, thresholds: Thresholds) {
         self.rules.settings = settings;
         self.rules.thresholds = thresholds;
+    }
+
+    /// Whether incidents open on this camera from now on; at first they do.
+    pub fn arm(&mut self, camera: &CameraId, armed: bool) {
+        self.watches.entry(camera.clone()).or_default().disarmed = !armed;
     }
 
     /// What was not acted on.
@@ -189,6 +198,7 @@ fn test_incident(camera: CameraId, now: Mono, id: Uuid) -> Incident {
         peak_score: 1.0,
         peak_at: now,
         peak_scores: BTreeMap::new(),
+        peak_fps: 0.0,
         threshold: 0.0,
         windows: 0,
     }
@@ -230,6 +240,7 @@ struct Open {
 /// One camera.
 #[derive(Debug, Default)]
 struct Watch {
+    disarmed: bool,
     last_end: Option<Mono>,
     triggers: Vec<Trigger>,
     open: Option<Open>,
@@ -273,7 +284,7 @@ impl Watch {
         let mut strongest: Option<(usize, f32)> = None;
         for (class, trigger) in self.triggers.iter_mut().enumerate() {
             let levels = rules.levels(&score.camera, class);
-            let smoothed = trigger.add(&score.probabilities, class, weight, start, end, levels);
+            let smoothed = trigger.add(score, class, weight, levels);
             if trigger.is_active() && strongest.is_none_or(|(_, s)| smoothed > s) {
                 strongest = Some((class, smoothed));
             }
@@ -285,15 +296,26 @@ impl Watch {
             }
             return;
         };
-        let peak = Peak { score: smoothed, at: end, probabilities: Arc::clone(&score.probabilities) };
+        let peak = Peak::of(score, smoothed);
         match &mut self.open {
+            None if self.disarmed => self.pass_over(counters),
             None => self.try_open(rules, score, counters, ids, out),
             Some(open) if end.since(open.incident.start) > rules.settings.max_length => {
                 self.close(rules, end, CloseReason::MaxLength, out);
+                if self.disarmed {
+                    self.pass_over(counters);
+                    return;
+                }
                 self.begin(rules, score, class, Run::first(start, peak), ids(), out);
             }
             Some(open) => open.hold(rules, class, peak, out),
         }
+    }
+
+    /// Lets a window that would have opened an incident not count.
+    fn pass_over(&mut self, counters: &mut MachineCounters) {
+        self.triggers.iter_mut().for_each(Trigger::forget_run);
+        counters.disarmed += 1;
     }
 
     /// Opens an incident of the active class with the highest peak, of those that are not cooling down.
@@ -335,6 +357,7 @@ impl Watch {
             peak_score: 0.0,
             peak_at: score.end,
             peak_scores: BTreeMap::new(),
+            peak_fps: 0.0,
             threshold: rules.thresholds.of(&score.camera, &rules.classes[class]).unwrap_or(1.0),
             windows: run.windows,
         };
@@ -390,5 +413,6 @@ impl Incident {
         self.peak_score = peak.score;
         self.peak_at = peak.at;
         self.peak_scores = rules.by_name(&peak.probabilities);
+        self.peak_fps = peak.sample_fps;
     }
 }

@@ -3,6 +3,8 @@
 //! It does no I/O, reads no clock and knows no other stage's state; the worker in `run` carries its
 //! transitions to the store and to the clip stage.
 //!
+//! `arming` says whether incidents open at all at this hour.
+//!
 //! `trigger` turns a class's scores into evidence (smoothing, threshold, hysteresis, minimum of windows);
 //! `machine` turns evidence into incidents (closing, merging, cool-down, maximum length, how often to tell).
 //!
@@ -11,8 +13,10 @@
 //! - Every `Opened` is followed, at the latest after `Stop`, by exactly one `Closed` of the same id.
 //! - `start <= peak_at <= end`, and `end - start` is at most `max_length`.
 //! - A camera has at most one open classifier incident; test incidents stand beside it.
+//! - A disarmed camera opens nothing but tests. What is open when it is disarmed goes on, to its own end.
 //! - `Normal` opens nothing. The same inputs give the same transitions.
 
+pub mod arming;
 mod machine;
 mod trigger;
 
@@ -70,6 +74,8 @@ pub struct Incident {
     pub peak_at: Mono,
     /// The unsmoothed scores of that window, by class name.
     pub peak_scores: BTreeMap<String, f32>,
+    /// Frames a second that that window was made at; 0 for a test, which nobody saw.
+    pub peak_fps: f32,
     /// The threshold in force for `class` when it opened.
     pub threshold: f32,
     /// Windows that support it.

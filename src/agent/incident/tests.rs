@@ -97,6 +97,7 @@ fn opens_after_enough_windows_with_the_start_of_the_first_and_closes_when_quiet(
     assert_eq!((i.class.as_str(), i.start, i.end), ("Fighting", Mono::from_millis(500), Mono::from_millis(3000)));
     assert_eq!((i.peak_score, i.peak_at, i.windows), (0.9, Mono::from_millis(3000), 2));
     assert_eq!(i.peak_scores["Fighting"], 0.9);
+    assert_eq!(i.peak_fps, 8.0);
 
     // Above the hold level for one more window, then quiet: closes 3 s (merge_within) after its last evidence.
     let out = b.fighting(3500, &[0.55, 0.1, 0.1, 0.1, 0.1, 0.1]);
@@ -182,6 +183,34 @@ fn the_same_class_cools_down_and_that_is_counted() {
     b.step(6000, Input::Score(score("a", 6000, 0.0, 0.9)));
     let out = b.step(6500, Input::Score(score("a", 6500, 0.0, 0.9)));
     assert_eq!(opened(&out[0]).class, "Robbery");
+}
+
+#[test]
+fn a_disarmed_camera_opens_nothing_but_tests_and_what_is_open_goes_on_to_its_end() {
+    let mut b = Bench::new(settings());
+    b.machine.arm(&camera("a"), false);
+    assert_eq!(b.fighting(2000, &[0.9; 10]), []);
+    assert_eq!(b.machine.counters().disarmed, 9, "the first of two windows that it takes is none yet");
+    let test = b.step(6600, Input::Test { camera: camera("a") });
+    assert_eq!(opened(&test[0]).source, EvidenceSource::Test);
+    // Armed at 7 s: what was seen before does not count.
+    b.machine.arm(&camera("a"), true);
+    let out = b.fighting(7000, &[0.9]);
+    assert_eq!((opened(&out[0]).start, opened(&out[0]).windows), (Mono::from_millis(5000), 1));
+    // Disarmed again while it is open: it goes on, to its maximum length, and none follows.
+    b.machine.arm(&camera("a"), false);
+    let out = b.fighting(7500, &[0.9; 60]);
+    let ends: Vec<_> = out
+        .iter()
+        .filter(|t| matches!(t, Transition::Closed(i, _) if i.source == EvidenceSource::Classifier))
+        .collect();
+    assert_eq!(closed(ends[0]).1, CloseReason::MaxLength);
+    assert_eq!(ends.len(), 1);
+    assert!(!out.iter().any(|t| matches!(t, Transition::Opened(_))));
+    assert_eq!(b.machine.open().count(), 0);
+    // Another camera was armed all along.
+    let out = [3, 4].map(|s| b.step(60_000 + s * 500, Input::Score(score("b", 60_000 + s * 500, 0.9, 0.0))));
+    assert_eq!(opened(&out[1][0]).camera, camera("b"));
 }
 
 #[test]

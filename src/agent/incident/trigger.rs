@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use crate::agent::infer::Score;
 use crate::base::clock::Mono;
 
 /// A window's smoothed score with the unsmoothed scores of all classes behind it.
@@ -19,6 +20,14 @@ pub(super) struct Peak {
     pub score: f32,
     pub at: Mono,
     pub probabilities: Arc<[f32]>,
+    pub sample_fps: f32,
+}
+
+impl Peak {
+    pub(super) fn of(window: &Score, score: f32) -> Self {
+        let probabilities = Arc::clone(&window.probabilities);
+        Peak { score, at: window.end, probabilities, sample_fps: window.sample_fps }
+    }
 }
 
 /// Windows in a row that support a class.
@@ -68,23 +77,16 @@ pub(super) struct Trigger {
 
 impl Trigger {
     /// Takes in the class's probability in one window; returns the smoothed score.
-    pub(super) fn add(
-        &mut self,
-        probabilities: &Arc<[f32]>,
-        class: usize,
-        weight: f32,
-        start: Mono,
-        end: Mono,
-        levels: Option<Levels>,
-    ) -> f32 {
-        let raw = probabilities.get(class).copied().map_or(0.0, sane);
+    pub(super) fn add(&mut self, window: &Score, class: usize, weight: f32, levels: Option<Levels>) -> f32 {
+        let start = window.start.min(window.end);
+        let raw = window.probabilities.get(class).copied().map_or(0.0, sane);
         let score = self.smoothed.map_or(raw, |s| weight * raw + (1.0 - weight) * s);
         self.smoothed = Some(score);
         let Some(levels) = levels else {
             self.state = State::Idle;
             return score;
         };
-        let peak = || Peak { score, at: end, probabilities: Arc::clone(probabilities) };
+        let peak = || Peak::of(window, score);
         let (above, holds) = (score >= levels.threshold, score >= levels.hold);
         self.state = match std::mem::take(&mut self.state) {
             State::Idle if above => State::Rising(Run::first(start, peak())),

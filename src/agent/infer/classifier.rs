@@ -22,7 +22,7 @@ use super::{Engine, EngineError, EngineInfo, Network, Score, Slot};
 /// What a caller may choose differently from the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Options {
-    /// Frames a second that the tap aims at; decides what is a gap. None: the manifest's.
+    /// Frames a second that the tap aims at; decides what is a gap, and what is too slow for a window. None: the manifest's.
     pub sample_fps: Option<f32>,
     /// Frames from one window to the next. None: the manifest's.
     pub stride: Option<usize>,
@@ -162,7 +162,7 @@ impl Classifier {
     fn view(&mut self, frame: &Frame) -> Result<View, InferError> {
         if !self.cameras.contains_key(&frame.camera) {
             let views = ViewState::new(&self.manifest.view, self.sample_fps);
-            let window = Window::new(self.manifest.window, self.stride);
+            let window = Window::new(self.manifest.window, self.stride, self.sample_fps);
             self.cameras.insert(frame.camera.clone(), Camera { views, window });
         }
         let camera = self.cameras.get_mut(&frame.camera).expect("inserted above");

@@ -4,7 +4,8 @@
 //! the type parameter.
 //!
 //! Invariants: a [`Snapshot`] holds exactly the window's length of items, oldest first; the items of one that is
-//! not padded were pushed one after another with no restart between them.
+//! not padded were pushed one after another with no restart between them; it is never made at less than
+//! [`LEAST_RATE`] of the model's rate.
 
 use std::collections::VecDeque;
 
@@ -12,6 +13,16 @@ use crate::base::clock::Mono;
 
 /// Sampled frames further apart than this many sampling periods are not neighbours.
 pub const GAP_PERIODS: f64 = 2.5;
+
+/// A window made at less than this part of the model's rate says nothing: none is made.
+pub const LEAST_RATE: f32 = 5.0 / 8.0;
+/// What the rate of a window may be off, for each frame is the picture nearest to its time.
+const RATE_TOLERANCE: f32 = 0.03;
+
+/// Whether `fps` is too far below the model's rate to look at.
+pub fn is_too_slow(fps: f32, model_fps: f32) -> bool {
+    fps < model_fps * LEAST_RATE * (1.0 - RATE_TOLERANCE)
+}
 
 /// Whether `next` does not follow `previous` closely enough to share a window: more than
 /// [`GAP_PERIODS`] / `sample_fps` later, or not later at all.
@@ -52,8 +63,8 @@ pub struct Snapshot<T> {
 /// The window of one camera.
 ///
 /// ```text
-///   filling ──(length frames)──► full: a snapshot at once, then one every `stride` frames
-///      ▲                           │
+///   filling ──(length frames)──► full: a snapshot at once, then one every `stride` frames; one that is due while the
+///      ▲                           │   frames come too slowly is made as soon as they don't
 ///      └────────── restart ────────┘
 /// ```
 #[derive(Debug)]
@@ -61,16 +72,18 @@ pub struct Window<T> {
     items: VecDeque<Item<T>>,
     length: usize,
     stride: usize,
+    model_fps: f32,
     /// Frames until the next snapshot, once the window is full.
     wait: usize,
     ever_made: bool,
 }
 
 impl<T: Clone> Window<T> {
-    /// A window of `length` frames, moved on by `stride` frames; both at least 1.
-    pub fn new(length: usize, stride: usize) -> Self {
+    /// A window of `length` frames, moved on by `stride` frames, both at least 1; of a model for `model_fps` of them a
+    /// second.
+    pub fn new(length: usize, stride: usize, model_fps: f32) -> Self {
         let (length, stride) = (length.max(1), stride.max(1));
-        Window { items: VecDeque::with_capacity(length), length, stride, wait: 0, ever_made: false }
+        Window { items: VecDeque::with_capacity(length), length, stride, model_fps, wait: 0, ever_made: false }
     }
 
     /// Forgets the frames: what comes next does not follow them.
@@ -94,9 +107,10 @@ impl<T: Clone> Window<T> {
         if self.wait > 0 {
             return None;
         }
+        let snapshot = self.snapshot()?;
         self.wait = self.stride;
         self.ever_made = true;
-        self.snapshot()
+        Some(snapshot)
     }
 
     /// The end of a video: if it was too short for any window, the one it would have made with its last frame
@@ -109,16 +123,20 @@ impl<T: Clone> Window<T> {
         let (first, last) = (self.items.front()?, self.items.back()?);
         let missing = self.length - self.items.len();
         let intervals = self.items.len() - 1;
+        let sample_fps = match intervals {
+            0 => last.sample_fps,
+            n => (n as f64 / last.at.since(first.at).as_secs_f64()) as f32,
+        };
+        if is_too_slow(sample_fps, self.model_fps) {
+            return None;
+        }
         let features = self.items.iter().chain(std::iter::repeat_n(last, missing)).map(|i| i.features.clone());
         Some(Snapshot {
             features: features.collect(),
             start: first.at,
             end: last.at,
             arrival: last.arrival,
-            sample_fps: match intervals {
-                0 => last.sample_fps,
-                n => (n as f64 / last.at.since(first.at).as_secs_f64()) as f32,
-            },
+            sample_fps,
             padded: missing > 0,
         })
     }
@@ -146,7 +164,7 @@ mod tests {
 
     #[test]
     fn says_the_rate_it_was_made_at() {
-        let mut w = Window::new(16, 4);
+        let mut w = Window::new(16, 4, 8.0);
         let made: Vec<_> = (0..16).filter_map(|n| w.push(item(n, Mono::from_millis(n * 200)))).collect();
         assert_eq!(made.len(), 1);
         assert!((made[0].sample_fps - 5.0).abs() < 1e-4, "{}", made[0].sample_fps);
@@ -154,8 +172,27 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_come_too_slowly_make_no_window_and_the_first_fast_enough_does() {
+        let mut w = Window::new(4, 2, 8.0);
+        let mut at = 0;
+        let mut push = |w: &mut Window<u64>, step_ms: u64| {
+            at += step_ms;
+            w.push(item(at, Mono::from_millis(at))).map(|s| s.sample_fps)
+        };
+        // 4 frames a second: below 5.
+        assert!((0..20).all(|_| push(&mut w, 250).is_none()));
+        assert_eq!(w.finish(), None, "nor at the end of a file");
+        assert!(push(&mut w, 125).is_none(), "3 intervals of 625 ms together: 4.8 a second");
+        let fps = push(&mut w, 125).expect("500 ms together");
+        assert!((fps - 6.0).abs() < 1e-3, "{fps}");
+        assert!(push(&mut w, 125).is_none(), "the stride counts from the one that was made");
+        assert!(push(&mut w, 125).is_some());
+        assert!(!is_too_slow(4.95, 8.0) && is_too_slow(4.8, 8.0));
+    }
+
+    #[test]
     fn a_short_video_is_padded_with_its_last_frame_and_a_long_one_never() {
-        let mut w = Window::new(4, 1);
+        let mut w = Window::new(4, 1, 8.0);
         assert_eq!(w.finish(), None, "nothing was seen");
         w.push(item(7, Mono::from_millis(0)));
         let one = w.finish().expect("one frame is enough to pad");
@@ -179,7 +216,8 @@ mod tests {
             length in 1usize..20,
             stride in 1usize..20,
         ) {
-            let mut w = Window::new(length, stride);
+            // A model so slow that no camera is slower.
+            let mut w = Window::new(length, stride, 0.0);
             let (mut at, mut run, mut last) = (Mono::ZERO, Vec::new(), None);
             for (n, (step_ms, discontinuity)) in steps.into_iter().enumerate() {
                 at = Mono::from_millis(at.as_millis() + step_ms);

@@ -50,6 +50,14 @@ impl CaptureSink for CameraSink {
         }
     }
 
+    fn sample_fps(&self, tap_fps: f32) -> f32 {
+        match self.pace {
+            Pace::Realtime => self.health.rate().of(tap_fps),
+            // It waits instead.
+            Pace::FlatOut => tap_fps,
+        }
+    }
+
     fn state(&self, state: CameraState) {
         let said = match &state {
             CameraState::Connecting => "connecting".to_owned(),

@@ -5,7 +5,8 @@
 //! there; an incident that opens while the clip stage's queue is full is stored with its clip marked lost.
 //!
 //! Labels: an incident's start is labelled by the wall clock as it stands when it opens, and all its other times
-//! from there, so that a clock that is stepped in the middle changes neither order nor durations.
+//! and its clip's from there, so that a clock that is stepped in the middle changes neither order nor durations. What
+//! the clock was worth at that moment goes with them.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -19,17 +20,22 @@ use uuid::Uuid;
 use super::events::{Event, Events};
 use super::health::Health;
 use crate::agent::clip::ClipOrder;
-use crate::agent::config::{self, CameraId};
+use crate::agent::config::{self, CameraId, Schedule};
 use crate::agent::control::Incidents;
+use crate::agent::incident::arming::Arming;
 use crate::agent::incident::{self, EvidenceSource, Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::Score;
 use crate::agent::store::{ClipIntent, IncidentRecord, Store, Times};
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::progress::Beat;
 use crate::base::queue::{Full, Popped, PushError, Queue};
+use crate::contract::alert::ClockState;
+use crate::contract::heartbeat::HealthSource;
 
 /// Scores of one camera that may wait; a newer one replaces the oldest.
 const SCORES_PER_CAMERA: usize = 8;
+/// Schedules are looked at so often.
+const LOOK_AT_SCHEDULES: Duration = Duration::from_secs(1);
 /// The machine's clock tick: what closes by the clock closes within this of its time.
 const TICK: Duration = Duration::from_millis(200);
 /// Test incidents open at the same time; more are refused.
@@ -58,6 +64,8 @@ pub struct Settings {
     pub clip: config::Clip,
     /// The model's thresholds, and each camera's own.
     pub thresholds: Thresholds,
+    /// By which incidents open; a camera without one is always armed.
+    pub schedules: HashMap<CameraId, Schedule>,
 }
 
 /// The way into the incident stage.
@@ -119,6 +127,8 @@ pub struct Parts {
     pub most_clip_orders: usize,
     /// `[clip]`
     pub clip: config::Clip,
+    /// When incidents open.
+    pub schedules: HashMap<CameraId, Schedule>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -131,16 +141,17 @@ pub struct Parts {
 pub struct Worker {
     parts: Parts,
     ticked: Mono,
+    schedules_seen: Option<Mono>,
     /// Orders that the clip stage has not taken yet.
     orders: VecDeque<ClipOrder>,
-    /// Wall label of the start of each open incident.
-    labels: HashMap<Uuid, Wall>,
+    /// Wall label of the start of each open incident, and what the clock was worth then.
+    labels: HashMap<Uuid, (Wall, ClockState)>,
 }
 
 impl Worker {
     /// A stage that has seen nothing yet.
     pub fn new(parts: Parts) -> Self {
-        Worker { parts, ticked: Mono::ZERO, orders: VecDeque::new(), labels: HashMap::new() }
+        Worker { parts, ticked: Mono::ZERO, schedules_seen: None, orders: VecDeque::new(), labels: HashMap::new() }
     }
 
     /// Runs until the inbox is closed and empty, then closes what is open.
@@ -154,6 +165,7 @@ impl Worker {
 
     /// Waits for work and does it; a break: none will come.
     fn round(&mut self) -> ControlFlow<()> {
+        self.look_at_schedules();
         match self.parts.inbox.0.pop(TICK) {
             Popped::Item(work) => self.take(work),
             Popped::TimedOut => {}
@@ -166,6 +178,22 @@ impl Worker {
             self.step(Input::Tick);
         }
         ControlFlow::Continue(())
+    }
+
+    /// Arms and disarms cameras.
+    fn look_at_schedules(&mut self) {
+        let now = self.parts.clock.now();
+        if self.schedules_seen.is_some_and(|seen| now.since(seen) < LOOK_AT_SCHEDULES) {
+            return;
+        }
+        self.schedules_seen = Some(now);
+        let Parts { machine, schedules, health, clock, .. } = &mut self.parts;
+        let (wall, knows_time) = (clock.wall(), health.knows_time_of_day());
+        for camera in health.camera_ids() {
+            let arming = Arming::at(schedules.get(camera), wall, knows_time);
+            machine.arm(camera, arming.is_armed());
+            health.armed(camera, arming);
+        }
     }
 
     fn take(&mut self, work: Work) {
@@ -191,6 +219,8 @@ impl Worker {
             }
             Work::Reconfigure(settings) => {
                 self.parts.clip = settings.clip;
+                self.parts.schedules = settings.schedules;
+                self.schedules_seen = None;
                 self.parts.machine.reconfigure(settings.incident, settings.thresholds);
             }
         }
@@ -220,17 +250,19 @@ impl Worker {
     fn carry_out(&mut self, transition: Transition) -> Result<(), String> {
         tell(&transition);
         let incident = transition.incident();
-        let start = *self.labels.entry(incident.id).or_insert_with(|| self.parts.clock.wall_at(incident.start));
+        let parts = &self.parts;
+        let now = || (parts.clock.wall_at(incident.start), parts.health.clock());
+        let (start, clock) = *self.labels.entry(incident.id).or_insert_with(now);
         let label = |t: Mono| start + t.since(incident.start);
         let times =
-            Times { start, end: label(incident.end), peak: label(incident.peak_at), event: label(incident.end) };
+            Times { start, end: label(incident.end), peak: label(incident.peak_at), event: label(incident.end), clock };
         // Nobody else puts orders in, so what has room now is not refused below.
         let clip = if self.parts.clips.len() < self.parts.most_clip_orders {
             ClipIntent::Planned { start: start - self.parts.clip.pre_roll }
         } else {
             ClipIntent::Lost { because: "too many clips were being recorded at once".into() }
         };
-        let order = ClipOrder::from(&transition);
+        let order = ClipOrder::new(&transition, start);
         match &transition {
             Transition::Opened(_) if matches!(clip, ClipIntent::Lost { .. }) => {}
             _ => self.orders.push_back(order),

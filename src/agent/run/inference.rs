@@ -1,16 +1,19 @@
 //! The inference stage's thread: frames in, scores out to the incident stage.
 //!
-//! Batching never waits: what several cameras have queued by the time a pass begins goes into that pass.
+//! Batching never waits: what several cameras have queued by the time a pass begins goes into that pass. How often
+//! the model is shown a picture when there is too little time for all is `pressure`'s affair; here the time is taken.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::{Event, Events};
 use super::health::Health;
 use super::incidents::{Inbox, Work};
+use super::pressure::{INTERVAL, Interval, Pressure};
 use crate::agent::capture::Frame;
 use crate::agent::infer::classifier::Classifier;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::queue::{Popped, Queue};
@@ -39,18 +42,28 @@ pub struct Inference {
 impl Inference {
     /// Runs until the queue is closed and empty.
     pub fn run(mut self, beat: &Beat) {
-        loop {
+        let mut watch = Watch { began: self.clock.now(), ..Watch::default() };
+        while self.round(&mut watch).is_continue() {
             beat.beat();
-            match self.frames.pop(ROUND) {
-                Popped::Item(first) => self.pass(first),
-                Popped::TimedOut => {}
-                Popped::Closed => break,
-            }
         }
         beat.end();
     }
 
-    fn pass(&mut self, first: Frame) {
+    /// Waits for frames and looks at them; a break: none will come.
+    fn round(&mut self, watch: &mut Watch) -> ControlFlow<()> {
+        match self.frames.pop(ROUND) {
+            Popped::Item(first) => watch.busy += self.pass(first),
+            Popped::TimedOut => {}
+            Popped::Closed => return ControlFlow::Break(()),
+        }
+        if let Some(interval) = watch.interval(self.clock.now(), || self.health.frames()) {
+            self.health.interval(interval, watch.pressure.after(interval));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// One pass; what it took.
+    fn pass(&mut self, first: Frame) -> Duration {
         let mut batch = vec![first];
         while batch.len() < BATCH
             && let Popped::Item(frame) = self.frames.pop(Duration::ZERO)
@@ -59,7 +72,8 @@ impl Inference {
         }
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
-        self.health.inferred(batch.iter().map(|f| f.arrival), self.clock.now().since(began));
+        let took = self.clock.now().since(began);
+        self.health.inferred(batch.iter().map(|f| f.arrival), took);
         for (frame, result) in batch.iter().zip(results) {
             match result {
                 Ok(Some(score)) => {
@@ -70,11 +84,44 @@ impl Inference {
                 Ok(None) => {}
                 Err(e) => {
                     // An engine that fails may fail eight times a second; the counter tells the rest.
-                    if self.health.inference_failed(&frame.camera) {
-                        log::error!(camera:% = frame.camera; "{}", Chain(&e));
+                    let why = Chain(&e).to_string();
+                    if self.health.inference_failed(&frame.camera, why.clone()) {
+                        log::error!(camera:% = frame.camera; "{why}");
                     }
                 }
             }
         }
+        took
     }
 }
+
+/// The time of one interval after another.
+#[derive(Default)]
+struct Watch {
+    pressure: Pressure,
+    began: Mono,
+    busy: Duration,
+    /// Frames that had come, and been let go, when it began.
+    frames: (u64, u64),
+}
+
+impl Watch {
+    /// The interval that is over, if one is.
+    fn interval(&mut self, now: Mono, frames: impl FnOnce() -> (u64, u64)) -> Option<Interval> {
+        let length = now.since(self.began);
+        if length < INTERVAL {
+            return None;
+        }
+        let (came, let_go) = frames();
+        let interval = Interval {
+            busy: (self.busy.as_secs_f32() / length.as_secs_f32()).min(1.0),
+            came: came - self.frames.0,
+            let_go: let_go - self.frames.1,
+        };
+        (self.began, self.busy, self.frames) = (now, Duration::ZERO, (came, let_go));
+        Some(interval)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `mod` | the daemon: start, reload, drain |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
+//! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
 //! | `service` | systemd, signals, watchdog, journal |
 //! | `repair` | what a start would put right, without one |
@@ -26,6 +27,7 @@ mod health;
 mod incidents;
 mod inference;
 mod ledger;
+mod pressure;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,9 +41,12 @@ use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapsh
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
 use crate::agent::config::{Applies, Config, Pace, Problem, Source, Storage};
 use crate::agent::control::Control;
+use crate::agent::health::Sensors;
 use crate::agent::http::{self, Api, HttpError};
 use crate::agent::incident::{Machine, Thresholds};
+use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
+use crate::agent::infer::model::Model;
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::store::{DeviceContext, Limits, OutboxPolicy, Store, StoreError};
 use crate::agent::uplink;
@@ -146,6 +151,18 @@ struct Task {
 impl Daemon {
     /// Builds and starts every stage; see [`StartError`].
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Daemon, StartError> {
+        let m = config.model.clone();
+        let load = move |model: &Model| offline::load_engine(model, m.precision, m.threads, m.onnxruntime.as_deref());
+        Daemon::start_with(config, clock, load)
+    }
+
+    /// The same with an engine of the caller's for the model that the config names; `load` is asked only if a camera is
+    /// classified.
+    pub fn start_with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        load: impl FnOnce(&Model) -> Result<Engine, offline::LoadError>,
+    ) -> Result<Daemon, StartError> {
         // Before READY: a first scan of the plugins takes its time.
         capture::init()?;
         log::info!("{}", capture::hardware::summary());
@@ -157,9 +174,7 @@ impl Daemon {
         let model = offline::open_model(&config.model.dir)?;
         // A device that only records does without the networks and their memory.
         let classifies = config.cameras.iter().any(|c| c.classify);
-        let m = &config.model;
-        let load = || offline::load_engine(&model, m.precision, m.threads, m.onnxruntime.as_deref());
-        let engine = classifies.then(load).transpose()?;
+        let engine = classifies.then(|| load(&model)).transpose()?;
         let manifest = Arc::new(model.manifest().clone());
         let wrong = config.check_classes(&manifest.classes);
         if !wrong.is_empty() {
@@ -169,7 +184,8 @@ impl Daemon {
         let reference = model.reference();
 
         let info = engine.as_ref().map(|e| e.info.clone());
-        let health = Arc::new(Health::new(&config, (reference.clone(), sample_fps), info, clock.clone()));
+        let sensors = Sensors::of_machine(&config.paths.state_dir);
+        let health = Arc::new(Health::new(&config, (reference.clone(), &manifest), info, (clock.clone(), sensors)));
         let context = DeviceContext {
             site: config.device.site.clone(),
             device: config.device.id.clone(),
@@ -234,6 +250,7 @@ impl Daemon {
                 store: store.clone(),
                 clips: clip_orders.clone(),
                 clip: settings.clip,
+                schedules: settings.schedules,
                 clock: clock.clone(),
                 events: events.clone(),
                 health: health.clone(),
@@ -243,7 +260,8 @@ impl Daemon {
         })?;
 
         let same_camera: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
-        let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestOfKey(same_camera));
+        // In place: each camera's turn comes, however far inference falls behind.
+        let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestInPlace(same_camera));
         let options = Options { sample_fps: None, stride: config.model.stride };
         let inference_stages = match engine {
             None => Vec::new(),
@@ -511,5 +529,6 @@ fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
         incident: config.incident.clone(),
         clip: config.clip.clone(),
         thresholds: Thresholds { model: model.clone(), cameras },
+        schedules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), c.schedule.clone()?))).collect(),
     }
 }

@@ -16,6 +16,7 @@ use crate::agent::infer::input;
 use crate::agent::infer::manifest::Manifest;
 use crate::agent::infer::model::{Model, ModelError};
 use crate::agent::infer::view::{View, ViewError, ViewState};
+use crate::agent::infer::window::LEAST_RATE;
 use crate::agent::infer::{Engine, Score, onnx};
 use crate::base::clock::Mono;
 use crate::base::stop::StopToken;
@@ -86,6 +87,14 @@ pub enum OfflineError {
     /// It has no picture at all.
     #[error("no picture could be decoded")]
     NoPicture,
+    /// Its pictures are too far apart for the model.
+    #[error("it has {found_fps:.1} pictures a second and the model needs {least_fps:.1}: record it at a higher rate")]
+    TooSlow {
+        /// What it has, in the mean.
+        found_fps: f64,
+        /// What the model needs.
+        least_fps: f32,
+    },
 }
 
 /// Opens and verifies a model directory. Its networks stay on the disk.
@@ -174,8 +183,10 @@ impl Pipeline {
         let camera = CameraId::new("file");
         self.classifier.reset(&camera);
         let (mut failed, mut go_on, mut windows) = (None, true, 0);
+        let (mut frames, mut last) = (0_u32, Mono::ZERO);
         let classifier = &mut self.classifier;
         let summary = capture::read_file(path, &camera, tap(self.sample_fps), &StopToken::new(), |frame: Frame| {
+            (frames, last) = (frames + 1, frame.at);
             match classifier.push(&frame) {
                 Ok(None) => {}
                 Ok(Some(score)) => {
@@ -193,7 +204,11 @@ impl Pipeline {
             Some(padded) => {
                 take(padded);
             }
-            None if windows == 0 => return Err(OfflineError::NoPicture),
+            None if windows == 0 && frames == 0 => return Err(OfflineError::NoPicture),
+            None if windows == 0 => {
+                let found_fps = f64::from(frames - 1) / last.since(Mono::ZERO).as_secs_f64();
+                return Err(OfflineError::TooSlow { found_fps, least_fps: LEAST_RATE * self.sample_fps });
+            }
             None => {}
         }
         Ok(summary)

@@ -93,16 +93,18 @@ impl<'a> Apply<'a> {
             (EvidenceSource::Classifier, Some(m)) => Some(serde_json::to_string(m).map_err(malformed("a model"))?),
             _ => None,
         };
+        let clock = serde_json::to_string(&times.clock).map_err(malformed("a clock"))?;
         let changed = self
             .conn
             .prepare_cached(
                 "INSERT INTO incidents (id, site, device, camera, source, state, close_reason, class, start_ms, end_ms,
-                                        peak_ms, peak_score, scores, threshold, windows, model)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                                        peak_ms, peak_score, scores, threshold, windows, model, peak_fps, clock)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
                  ON CONFLICT (id) DO UPDATE SET
                      state = excluded.state, close_reason = excluded.close_reason, class = excluded.class,
                      end_ms = excluded.end_ms, peak_ms = excluded.peak_ms, peak_score = excluded.peak_score,
-                     scores = excluded.scores, threshold = excluded.threshold, windows = excluded.windows
+                     scores = excluded.scores, threshold = excluded.threshold, windows = excluded.windows,
+                     peak_fps = excluded.peak_fps
                  WHERE state = 'open'",
             )
             .and_then(|mut s| {
@@ -123,6 +125,8 @@ impl<'a> Apply<'a> {
                     i.threshold,
                     i.windows,
                     model,
+                    (i.peak_fps > 0.0).then_some(i.peak_fps),
+                    clock,
                 ])
             })
             .map_err(sql("record an incident", self.path))?;
@@ -244,16 +248,17 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let stored = self.known(incident)?;
-        let queued = self.clock.wall();
+        let (queued, clock) = (self.clock.wall(), (self.context.clock_state)());
         let alert = Alert {
             id,
             kind,
             event_time_unix_ms: event,
-            clock: (self.context.clock_state)(),
+            // All times in it follow from the label that the incident got when it opened.
+            clock: stored.clock.unwrap_or(clock),
             incident: stored.report,
             clip: stored.clip.map(|c| c.report),
         };
-        self.newest = Some(outbox::append(self.conn, self.path, &alert, queued)?);
+        self.newest = Some(outbox::append(self.conn, self.path, &alert, (queued, clock))?);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::agent::incident::Transition;
 use crate::base::clock::Wall;
+use crate::contract::alert::ClockState;
 
 use super::StoreError;
 
@@ -21,7 +22,7 @@ pub struct IncidentRecord {
 }
 
 /// Wall-clock labels of an incident's monotonic times, made once, when the transition happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {
     /// Of `Incident::start`.
     pub start: Wall,
@@ -31,6 +32,8 @@ pub struct Times {
     pub peak: Wall,
     /// Capture time of what this transition reports: the alert's event time.
     pub event: Wall,
+    /// What the clock was worth that these labels come from.
+    pub clock: ClockState,
 }
 
 /// What an incident's opening says of its clip.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::sync::watch;
 
 use crate::base::clock::Wall;
-use crate::contract::alert::Alert;
+use crate::contract::alert::{Alert, ClockState};
 use crate::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
 
 use super::age::{self, Made, Present};
@@ -30,15 +30,21 @@ const ROUTE: &str = "cloudevents";
 /// Rows looked at in one retention tick.
 const RETIRE_AT_ONCE: i64 = 10_000;
 
-/// Adds an alert under the route's next number.
-pub(super) fn append(conn: &Connection, path: &Path, alert: &Alert, queued: Wall) -> Result<u64, StoreError> {
+/// Adds an alert under the route's next number. `clock` is what the clock is worth that says when: the alert's own is
+/// that of its incident's opening, and may be of another boot.
+pub(super) fn append(
+    conn: &Connection,
+    path: &Path,
+    alert: &Alert,
+    (queued, clock): (Wall, ClockState),
+) -> Result<u64, StoreError> {
     let json = serde_json::to_string(alert).map_err(|e| malformed(path, e))?;
     let fail = sql("queue an alert", path);
     let seq: i64 = conn
         .prepare_cached("UPDATE routes SET newest = newest + 1 WHERE name = ?1 RETURNING newest")
         .and_then(|mut s| s.query_row([ROUTE], |r| r.get(0)))
         .map_err(fail)?;
-    let aged_from = alert.clock.synchronised.then_some(queued.unix_ms());
+    let aged_from = clock.synchronised.then_some(queued.unix_ms());
     conn.prepare_cached(
         "INSERT INTO outbox (route, seq, incident, queued_ms, aged_from_ms, alert, made_ran_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT ms FROM running))",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::base::clock::Wall;
-use crate::contract::alert::{AlertKind, ClipReport, IncidentReport};
+use crate::contract::alert::{AlertKind, ClipReport, ClockState, IncidentReport};
 
 use super::error::sql;
 use super::{AuditEntry, StoreError, database_path, outbox, schema};
@@ -94,6 +94,8 @@ pub struct StoredIncident {
     pub end_unix_ms: Wall,
     /// Windows that support it.
     pub windows: u32,
+    /// What the clock was worth when its times were labelled; unknown for those of version 0.1.0.
+    pub clock: Option<ClockState>,
     /// Its clip; absent if none was planned.
     pub clip: Option<StoredClip>,
 }
@@ -326,7 +328,7 @@ pub(super) fn uuid(path: &Path, text: &str) -> Result<Uuid, StoreError> {
 const COLUMNS: &str = "i.id, i.site, i.device, i.camera, i.source, i.state, i.close_reason, i.class, i.start_ms,
     i.end_ms, i.peak_ms, i.peak_score, i.scores, i.threshold, i.windows, i.model,
     c.state, c.planned_start_ms, c.start_ms, c.event_offset_ms, c.duration_ms, c.path, c.size_bytes, c.sha256,
-    c.peak_jpeg_path, c.lost_because";
+    c.peak_jpeg_path, c.lost_because, i.peak_fps, i.clock";
 
 fn each(
     conn: &Connection,
@@ -354,6 +356,7 @@ struct RawIncident {
     id: String,
     scores: String,
     model: Option<String>,
+    clock: Option<String>,
     stored: StoredIncident,
 }
 
@@ -401,6 +404,7 @@ impl RawIncident {
             start_time: start.rfc3339(),
             end_time: closed.then(|| end.rfc3339()),
             peak_score: r.get(11)?,
+            peak_fps: r.get(26)?,
             peak_time: wall(10)?.rfc3339(),
             scores: Default::default(),
             threshold: r.get(13)?,
@@ -413,9 +417,10 @@ impl RawIncident {
             start_unix_ms: start,
             end_unix_ms: end,
             windows: r.get(14)?,
+            clock: None,
             clip,
         };
-        Ok(RawIncident { id: r.get(0)?, scores: r.get(12)?, model: r.get(15)?, stored })
+        Ok(RawIncident { id: r.get(0)?, scores: r.get(12)?, model: r.get(15)?, clock: r.get(27)?, stored })
     }
 
     fn validate(self, path: &Path) -> Result<StoredIncident, StoreError> {
@@ -425,6 +430,7 @@ impl RawIncident {
         stored.report.scores = serde_json::from_str(&self.scores).map_err(malformed("scores"))?;
         stored.report.model =
             self.model.as_deref().map(serde_json::from_str).transpose().map_err(malformed("a model"))?;
+        stored.clock = self.clock.as_deref().map(serde_json::from_str).transpose().map_err(malformed("a clock"))?;
         Ok(stored)
     }
 }

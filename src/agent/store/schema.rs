@@ -23,7 +23,7 @@ const LOCK_FILE: &str = "vedette.lock";
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION)];
+const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK)];
 
 const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
@@ -137,6 +137,12 @@ const RETENTION: &str = "
     ALTER TABLE clips_2 RENAME TO clips;
     CREATE INDEX clips_unfinished ON clips (incident) WHERE state IN ('planned', 'recording');
     CREATE INDEX clips_done ON clips (incident, size_bytes) WHERE state = 'done';
+    ";
+
+/// Rows of before have neither.
+const RATE_AND_CLOCK: &str = "
+    ALTER TABLE incidents ADD COLUMN peak_fps REAL;  -- frames a second that the peak's window was made at
+    ALTER TABLE incidents ADD COLUMN clock TEXT;     -- JSON, contract::alert::ClockState: what its labels are worth
     ";
 
 /// The newest schema version that this program knows.

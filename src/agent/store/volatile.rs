@@ -81,7 +81,7 @@ pub(super) fn alert_of(record: &IncidentRecord, context: &DeviceContext) -> Aler
         id: message_id(incident.id, kind, times.event),
         kind,
         event_time_unix_ms: times.event,
-        clock: (context.clock_state)(),
+        clock: times.clock,
         incident: IncidentReport {
             id: incident.id,
             site: context.site.clone(),
@@ -92,6 +92,7 @@ pub(super) fn alert_of(record: &IncidentRecord, context: &DeviceContext) -> Aler
             start_time: times.start.rfc3339(),
             end_time: close_reason.map(|_| times.end.rfc3339()),
             peak_score: incident.peak_score,
+            peak_fps: (incident.peak_fps > 0.0).then_some(incident.peak_fps),
             peak_time: times.peak.rfc3339(),
             scores: incident.peak_scores.clone(),
             threshold: incident.threshold,

@@ -124,6 +124,7 @@ pub fn sample_alert(n: u128) -> Alert {
             end_time: None,
             peak_score: 0.9,
             peak_time: "2023-11-14T22:13:20.000Z".into(),
+            peak_fps: Some(8.0),
             scores: BTreeMap::from([("Normal".into(), 0.1), ("Fighting".into(), 0.9)]),
             threshold: 0.6,
             close_reason: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crate::contract::heartbeat::{CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth};
-use crate::contract::state::{CameraCondition, CameraStatus};
+use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
 use crate::contract::status::DeviceStatus;
 
 /// Everything, the most important first.
@@ -43,9 +43,14 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
     };
     let mut parts = vec![format!("{word} since {}", condition.since)];
     parts.extend(condition.reason.clone().or_else(|| condition.video.clone()));
+    parts.extend(condition.blind.as_ref().map(|why| format!("BLIND: {why}")));
+    parts.extend(condition.arming.as_ref().map(arming));
     if let Some(health) = health {
         parts.push(match &health.sampling {
-            Some(s) => format!("{:.1} of {} frames/s", s.frames_fps, s.model_fps),
+            Some(s) if s.aimed_fps < s.model_fps => {
+                format!("{:.1} frames/s of {} ({} aimed at: too much to do)", s.frames_fps, s.model_fps, s.aimed_fps)
+            }
+            Some(s) => format!("{:.1} frames/s of {}", s.frames_fps, s.model_fps),
             None => "recorded only".into(),
         });
         parts.push(format!("{} windows, {} incidents", health.windows, health.incidents));
@@ -60,11 +65,18 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
     format!("{}: {}", condition.camera, parts.join("; "))
 }
 
+fn arming(state: &ArmingState) -> String {
+    let word = if state.armed { "armed" } else { "DISARMED" };
+    let until = state.until.as_ref().map(|t| format!(" until {t}"));
+    let why = state.reason.as_ref().map(|why| format!(" ({why})"));
+    format!("{word}{}{}", until.unwrap_or_default(), why.unwrap_or_default())
+}
+
 fn inference(i: &InferenceHealth) -> String {
     let (frame, delay) = (i.frame_ms, i.delay_ms);
     format!(
-        "{}: {:.1} ms a frame (p99 {:.1}), {:.0} ms from a frame's arrival to its end (p99 {:.0})",
-        i.engine, frame.median, frame.p99, delay.median, delay.p99
+        "{}: {} % busy, {:.1} ms a frame (p99 {:.1}), {:.0} ms from a frame's arrival to its end (p99 {:.0})",
+        i.engine, i.busy_percent, frame.median, frame.p99, delay.median, delay.p99
     )
 }
 
@@ -160,6 +172,8 @@ mod tests {
             since: "2026-11-22T05:00:00.000Z".into(),
             reason: Some("no route to host".into()),
             video: None,
+            blind: None,
+            arming: Some(ArmingState { armed: false, until: Some("2026-11-22T17:00:00.000Z".into()), reason: None }),
         };
         let door = CameraCondition {
             camera: "door".into(),
@@ -167,8 +181,10 @@ mod tests {
             since: "2026-11-22T05:01:00.000Z".into(),
             reason: None,
             video: Some("MJPEG 1280x720 at 15 fps from HD Webcam".into()),
+            blind: None,
+            arming: None,
         };
-        let sampling = Some(SamplingHealth { model_fps: 8.0, frames_fps: 5.0 });
+        let sampling = Some(SamplingHealth { model_fps: 8.0, aimed_fps: 6.0, frames_fps: 5.0 });
         let drops = BTreeMap::from([("decoder_late".to_owned(), 3), ("not_classified".to_owned(), 0)]);
         let throttling = ThrottlingHealth {
             active: true,
@@ -201,7 +217,7 @@ mod tests {
                 "",
                 "agent       0.1.0, no model, up 1 d 1 h",
                 "clock       not known to be synchronised",
-                "camera      gate: LOST since 2026-11-22T05:00:00.000Z; no route to host; 5.0 of 8 frames/s; 0 windows, 0 incidents; dropped: 3 decoder_late",
+                "camera      gate: LOST since 2026-11-22T05:00:00.000Z; no route to host; DISARMED until 2026-11-22T17:00:00.000Z; 5.0 frames/s of 8 (6 aimed at: too much to do); 0 windows, 0 incidents; dropped: 3 decoder_late",
                 "camera      door: live since 2026-11-22T05:01:00.000Z; MJPEG 1280x720 at 15 fps from HD Webcam",
                 "wear        mmcblk0: up to 90 % of its rated life used, few reserve blocks left: REPLACE IT SOON",
                 "throttling  HELD BACK by cpu-throttle-alert 1 of 1; cpu 729 MHz, limit 1190 of 1984; 52 over-current events since boot",

@@ -20,6 +20,7 @@ fn order(kind: OrderKind, start_s: u64, end_s: u64) -> ClipOrder {
         incident: Uuid::nil(),
         camera: CameraId::new("gate"),
         start: at(start_s),
+        label: Wall::from_unix_ms(0) + Duration::from_secs(start_s),
         end: at(end_s),
         peak_score: 0.5,
     }
@@ -80,7 +81,7 @@ fn the_clips_of_a_long_incident_join_without_a_hole() {
                 Uuid::from_u128(ids)
             };
             for transition in machine.step(end, Input::Score(score), &mut next) {
-                let order = ClipOrder::from(&transition);
+                let order = ClipOrder::new(&transition, Wall::from_unix_ms(0));
                 match plans.iter_mut().find(|p| p.incident == order.incident) {
                     Some(plan) => _ = plan.hear(end, &order),
                     None => plans.push(Plan::new(rules, end, &order)),

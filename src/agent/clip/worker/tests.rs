@@ -187,7 +187,8 @@ fn label(s: u64) -> Wall {
 
 fn order(kind: OrderKind, id: u128, start_s: u64, end_s: u64) -> ClipOrder {
     let peak_score = 0.5 + end_s as f32 / 1000.0;
-    ClipOrder { kind, incident: Uuid::from_u128(id), camera: camera(), start: at(start_s), end: at(end_s), peak_score }
+    let (incident, label) = (Uuid::from_u128(id), MIDNIGHT + start_s as u32 * S);
+    ClipOrder { kind, incident, camera: camera(), start: at(start_s), label, end: at(end_s), peak_score }
 }
 
 #[test]

@@ -1,29 +1,33 @@
 //! How the device is: what the stages count, what the queues between them dropped, what the sensors say. Read by the
-//! heartbeat, by `vedette status` and by systemd's status line. `camera` is what is known of one camera, `durations`
-//! are percentiles.
+//! heartbeat, by `vedette status` and by systemd's status line. `camera` is what is known of one camera, `sight` whether
+//! the model sees it, `durations` are percentiles.
 //!
 //! Locks: a few for each camera, one for durations; each is held for a copy only.
 
 mod camera;
 mod durations;
+mod sight;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::incidents::Inbox;
+use super::pressure::{Interval, Rate};
 use crate::agent::capture::{CameraState, Frame};
 use crate::agent::config::{CameraId, Config};
 use crate::agent::health::Sensors;
 use crate::agent::incident::MachineCounters;
+use crate::agent::incident::arming::Arming;
 use crate::agent::infer::EngineInfo;
+use crate::agent::infer::manifest::Manifest;
 use crate::agent::ring::SharedRing;
 use crate::agent::store::Store;
 use crate::agent::uplink::Link;
-use crate::base::clock::{Clock, Mono};
+use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::queue::Queue;
 use crate::contract::alert::{ClockState, ModelRef};
 use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth};
@@ -33,6 +37,7 @@ use crate::contract::status::DeviceStatus;
 
 pub use camera::CameraRecord;
 use durations::Durations;
+use sight::Look;
 
 struct Queues {
     frames: Queue<Frame>,
@@ -50,6 +55,10 @@ pub struct Health {
     engine: Option<EngineInfo>,
     cameras: BTreeMap<CameraId, Arc<CameraRecord>>,
     inference: Mutex<Inference>,
+    /// The sampling rate in force, in eighths of the model's.
+    rate: AtomicU8,
+    /// Part of the last interval that the engine worked, in percent.
+    busy_percent: AtomicU32,
     queues: OnceLock<Queues>,
     uplink: OnceLock<(Arc<dyn Outbox>, watch::Receiver<Link>)>,
     machine: Mutex<MachineCounters>,
@@ -64,24 +73,27 @@ struct Inference {
 }
 
 impl Health {
-    /// Of a device with this config, model (and the frames a second that it is made for) and, if any camera is
-    /// classified, engine.
+    /// Of a device with this config, model and, if any camera is classified, engine.
     pub fn new(
         config: &Config,
-        (model, sample_fps): (ModelRef, f32),
+        (model, manifest): (ModelRef, &Manifest),
         engine: Option<EngineInfo>,
-        clock: Arc<dyn Clock>,
+        (clock, sensors): (Arc<dyn Clock>, Sensors),
     ) -> Self {
-        let record = |classify: bool| Arc::new(CameraRecord::new(classify.then_some(sample_fps)));
+        let stride = config.model.stride.unwrap_or(manifest.stride);
+        let look = Look::of(manifest.sample_fps, manifest.window, stride);
+        let record = |classify: bool| Arc::new(CameraRecord::new(classify.then_some(look)));
         let cameras = config.cameras.iter().map(|c| (c.id.clone(), record(c.classify))).collect();
         Health {
             started: clock.now(),
             clock,
-            sensors: Sensors::of_machine(&config.paths.state_dir),
+            sensors,
             facts: DeviceFacts { agent_version: env!("CARGO_PKG_VERSION").to_owned(), model: Some(model) },
             engine,
             cameras,
             inference: Mutex::default(),
+            rate: AtomicU8::new(Rate::FULL.eighths()),
+            busy_percent: AtomicU32::new(0),
             queues: OnceLock::new(),
             uplink: OnceLock::new(),
             machine: Mutex::default(),
@@ -112,7 +124,7 @@ impl Health {
 
     /// A camera's state has changed.
     pub fn camera_state(&self, record: &CameraRecord, state: &CameraState) {
-        record.state_is(state.clone(), self.clock.wall());
+        record.state_is(state.clone(), self.clock.wall(), self.clock.now());
         self.version.send_modify(|v| *v += 1);
     }
 
@@ -137,9 +149,41 @@ impl Health {
         }
     }
 
+    /// The cameras' ids.
+    pub fn camera_ids(&self) -> impl Iterator<Item = &CameraId> {
+        self.cameras.keys()
+    }
+
+    /// Whether the clock's time of day can be gone by.
+    pub fn knows_time_of_day(&self) -> bool {
+        self.sensors.knows_time_of_day(self.clock.wall())
+    }
+
+    /// Whether incidents open on a camera.
+    pub fn armed(&self, camera: &CameraId, arming: Arming) {
+        if !self.camera(camera).armed(arming) {
+            return;
+        }
+        self.version.send_modify(|v| *v += 1);
+        let until = |t: Option<Wall>| t.map_or("from now on".into(), |t| format!("until {}", t.rfc3339()));
+        match arming {
+            Arming::Always => log::info!(camera:% = camera; "{camera} is armed: it has no schedule any more"),
+            Arming::TimeUnknown => log::warn!(
+                camera:% = camera;
+                "{camera} is armed whatever its schedule says, until the clock is set: is a time server in reach (timedatectl)?"
+            ),
+            Arming::Scheduled { armed: true, until: t } => {
+                log::info!(camera:% = camera; "{camera} is armed {}", until(t))
+            }
+            Arming::Scheduled { armed: false, until: t } => {
+                log::info!(camera:% = camera; "{camera} is disarmed {}: no incident opens, video is kept", until(t));
+            }
+        }
+    }
+
     /// A window was scored.
     pub fn scored(&self, camera: &CameraId) {
-        self.camera(camera).windows.fetch_add(1, Ordering::Relaxed);
+        self.camera(camera).window_came(self.clock.now());
     }
 
     /// What the incident machine did not act on.
@@ -153,8 +197,49 @@ impl Health {
     }
 
     /// A frame could not be classified; whether that should be logged (again).
-    pub fn inference_failed(&self, camera: &CameraId) -> bool {
-        self.camera(camera).inference_failed(self.clock.now())
+    pub fn inference_failed(&self, camera: &CameraId, why: String) -> bool {
+        self.camera(camera).inference_failed(self.clock.now(), why)
+    }
+
+    /// Frames of all cameras that came and that were let go for newer ones, so far.
+    pub fn frames(&self) -> (u64, u64) {
+        self.cameras.values().map(|record| record.frames()).fold((0, 0), |(a, b), (came, gone)| (a + came, b + gone))
+    }
+
+    /// The sampling rate in force.
+    pub fn rate(&self) -> Rate {
+        Rate::from_eighths(self.rate.load(Ordering::Relaxed))
+    }
+
+    /// An interval of inference is over, and went so; from here on `rate` is in force.
+    pub fn interval(&self, interval: Interval, rate: Rate) {
+        self.busy_percent.store((interval.busy * 100.0).round() as u32, Ordering::Relaxed);
+        let before = Rate::from_eighths(self.rate.swap(rate.eighths(), Ordering::Relaxed));
+        if rate != before {
+            let (eighths, percent) = (rate.eighths(), (interval.busy * 100.0).round());
+            if rate < before {
+                log::warn!(
+                    "inference cannot keep up ({percent} % busy, {} of {} frames let go): the model is shown {eighths} of 8                      frames of every camera; classify fewer cameras, or see `vedette status` for what holds the machine back",
+                    interval.let_go,
+                    interval.came
+                );
+            } else {
+                log::info!("inference keeps up ({percent} % busy): the model is shown {eighths} of 8 frames again");
+            }
+        }
+        self.look();
+    }
+
+    /// Looks whether the model sees every camera; says it when that has changed.
+    fn look(&self) {
+        for (id, record) in &self.cameras {
+            let Some(news) = record.look(self.clock.now()) else { continue };
+            self.version.send_modify(|v| *v += 1);
+            match news {
+                Some(why) => log::error!(camera:% = id; "{id} is blind, nothing on it can be detected: {why}"),
+                None => log::info!(camera:% = id; "{id} is not blind any more, or gone"),
+            }
+        }
     }
 
     /// One line.
@@ -164,13 +249,15 @@ impl Health {
         let lost: Vec<_> =
             conditions.iter().filter(|c| c.status == CameraStatus::Lost).map(|c| c.camera.as_str()).collect();
         let lost = if lost.is_empty() { String::new() } else { format!(", lost: {}", lost.join(", ")) };
+        let blind: Vec<_> = conditions.iter().filter(|c| c.blind.is_some()).map(|c| c.camera.as_str()).collect();
+        let blind = if blind.is_empty() { String::new() } else { format!(", blind: {}", blind.join(", ")) };
         let link = match self.uplink.get().map(|(_, link)| link.borrow().clone()) {
             None => "no broker configured".to_owned(),
             Some(Link::Up { .. }) => "broker connected".to_owned(),
             Some(Link::Down { why, .. }) => format!("broker away: {why}"),
             Some(Link::Starting | Link::Stopped) => "broker not connected".to_owned(),
         };
-        format!("{live} of {} cameras live{lost}; {link}", conditions.len())
+        format!("{live} of {} cameras live{lost}{blind}; {link}", conditions.len())
     }
 
     /// Everything, as `vedette status` shows it.
@@ -191,6 +278,7 @@ impl Health {
             engine: engine.runtime.clone(),
             frame_ms: inference.frame.timing(),
             delay_ms: inference.delay.timing(),
+            busy_percent: self.busy_percent.load(Ordering::Relaxed),
         }
     }
 }
@@ -199,12 +287,13 @@ impl HealthSource for Health {
     fn report(&self) -> HealthReport {
         let readings = self.sensors.read(self.clock.wall());
         let (now, rings) = (self.clock.now(), self.queues.get().map(|q| &q.rings));
-        let health = |id, record: &CameraRecord| record.health(now, rings.and_then(|r| r.get(id)));
+        let health = |id, record: &CameraRecord| record.health(now, self.rate(), rings.and_then(|r| r.get(id)));
         let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), health(id, record))).collect();
         let machine = *self.machine.lock().expect("nothing panics under this lock");
         let mut drops = BTreeMap::from([
             ("scores_out_of_order".to_owned(), machine.out_of_order),
             ("windows_in_cool_down".to_owned(), machine.cooled_down),
+            ("windows_while_disarmed".to_owned(), machine.disarmed),
         ]);
         if let Some(q) = self.queues.get() {
             let store = q.store.counters();
@@ -235,8 +324,9 @@ impl HealthSource for Health {
     }
 
     fn cameras(&self) -> Vec<CameraCondition> {
-        let since = self.clock.wall_at(self.started);
-        self.cameras.iter().map(|(id, record)| record.condition(id, since)).collect()
+        let condition =
+            |(id, record): (&CameraId, &Arc<CameraRecord>)| record.condition(id, self.started, self.clock.as_ref());
+        self.cameras.iter().map(condition).collect()
     }
 
     fn clock(&self) -> ClockState {

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
 use tempfile::TempDir;
 
 use super::*;
 use crate::agent::clip::OrderKind;
+use crate::agent::config::Span;
+use crate::agent::health::Sensors;
+use crate::agent::infer::scripted;
 use crate::agent::store::{ClipState, DeviceContext, Filter, OutboxPolicy, StoreError, StoredIncident};
 use crate::base::clock::ManualClock;
 use crate::contract::alert::{ClockState, ModelRef, NORMAL};
@@ -16,7 +21,7 @@ const CLIP_ORDERS: usize = 2;
 const T0_MS: i64 = 1_700_000_000_000;
 
 struct Rig {
-    _dir: TempDir,
+    dir: TempDir,
     clock: Arc<ManualClock>,
     worker: Worker,
     inbox: Inbox,
@@ -57,6 +62,7 @@ impl Rig {
             Thresholds { model: BTreeMap::from([("Fighting".to_string(), 0.6)]), cameras: BTreeMap::new() };
         let clips = Queue::new(CLIP_ORDERS, Full::Refuse);
         let inbox = Inbox::default();
+        let sensors = Sensors::under(dir.path(), dir.path());
         let worker = Worker::new(Parts {
             machine: Machine::new(vec!["Fighting".into(), NORMAL.into()], config.incident.clone(), thresholds),
             inbox: inbox.clone(),
@@ -64,12 +70,22 @@ impl Rig {
             clips: clips.clone(),
             most_clip_orders: CLIP_ORDERS,
             clip: config.clip.clone(),
+            schedules: HashMap::new(),
             clock: clock.clone(),
             events: Events::default(),
-            health: Arc::new(Health::new(&config, (model, 8.0), None, clock.clone())),
+            health: Arc::new(Health::new(&config, (model, &scripted::manifest()), None, (clock.clone(), sensors))),
         });
         let writer = std::thread::spawn(move || writer.run(&Beat::detached()));
-        Rig { _dir: dir, clock, worker, inbox, clips, store, writer }
+        Rig { dir, clock, worker, inbox, clips, store, writer }
+    }
+
+    /// What systemd-timesyncd leaves behind when it has set the clock.
+    fn clock_is_set(&self, to: Wall) {
+        let timesync = self.dir.path().join("run/systemd/timesync");
+        std::fs::create_dir_all(&timesync).expect("writable");
+        let file = std::fs::File::create(timesync.join("synchronized")).expect("writable");
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_millis(to.unix_ms() as u64)).expect("our file");
+        self.clock.step_wall(to);
     }
 
     fn score(&mut self, camera: usize, fighting: f32) {
@@ -159,18 +175,87 @@ fn with_the_clip_queue_full_an_incident_is_stored_with_its_clip_lost_and_the_oth
 
 #[test]
 fn a_wall_clock_that_is_stepped_changes_neither_order_nor_length() {
-    let mut rig = Rig::new();
-    rig.clock.advance(Duration::from_secs(10));
-    for n in 0..12 {
-        rig.clock.advance(Duration::from_millis(500));
-        if n == 6 {
-            rig.clock.step_wall(Wall::from_unix_ms(T0_MS - 3_600_000));
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    for step_ms in [-50 * YEAR_MS, -3_600_000, -1_500, 700, 3_600_000, 50 * YEAR_MS] {
+        let mut rig = Rig::new();
+        rig.clock.advance(Duration::from_secs(10));
+        for n in 0..12 {
+            rig.clock.advance(Duration::from_millis(500));
+            if n == 6 {
+                let now = rig.clock.wall().unix_ms();
+                rig.clock.step_wall(Wall::from_unix_ms(now + step_ms));
+            }
+            rig.score(0, 0.95);
         }
-        rig.score(0, 0.95);
+        let mut labels = Vec::new();
+        while let Popped::Item(order) = rig.clips.pop(Duration::ZERO) {
+            labels.push((order.start, order.label));
+        }
+        labels.dedup();
+        let start = Wall::from_unix_ms(T0_MS + 8_500);
+        assert_eq!(labels, [(Mono::from_millis(8_500), start)], "the clip has the incident's label, whenever it asks");
+        let row = &rig.end()[0];
+        assert_eq!(row.start_unix_ms, start, "2 s before the first window's end");
+        assert_eq!(row.end_unix_ms, Wall::from_unix_ms(T0_MS + 16_000));
+        let planned = row.clip.as_ref().and_then(|c| c.report.planned_start.clone());
+        assert_eq!(planned, Some((start - Duration::from_secs(10)).rfc3339()), "the pre-roll too");
     }
-    let row = &rig.end()[0];
-    assert_eq!(row.start_unix_ms, Wall::from_unix_ms(T0_MS + 8_500), "2 s before the first window's end");
-    assert_eq!(row.end_unix_ms, Wall::from_unix_ms(T0_MS + 16_000));
+}
+
+#[test]
+fn labels_say_what_was_known_when_they_were_made() {
+    let mut rig = Rig::new();
+    rig.clock.step_wall(Wall::from_unix_ms(5_000));
+    rig.clock.advance(Duration::from_secs(10));
+    let score = |rig: &mut Rig, camera, fighting| {
+        rig.clock.advance(Duration::from_millis(500));
+        rig.score(camera, fighting);
+    };
+    (0..4).for_each(|_| score(&mut rig, 0, 0.95));
+    assert_eq!(rig.open(), 1);
+    rig.clock_is_set(Wall::from_unix_ms(T0_MS));
+    (0..40).for_each(|_| score(&mut rig, 0, 0.1));
+    assert_eq!(rig.open(), 0);
+    (0..4).for_each(|_| score(&mut rig, 0, 0.95));
+    let mut rows = rig.end();
+    rows.sort_by_key(|r| r.start_unix_ms);
+    let said: Vec<_> =
+        rows.iter().map(|r| (r.start_unix_ms.unix_ms() < T0_MS, r.clock.map(|c| c.synchronised))).collect();
+    assert_eq!(said, [(true, Some(false)), (false, Some(true))], "the first is of 1970, and says so to its end");
+}
+
+#[test]
+fn a_schedule_holds_once_the_time_is_known_and_tests_pass_always() {
+    let mut rig = Rig::new();
+    // 2023-11-14T22:13:30Z is a Tuesday.
+    let day = Span { days: [true; 7], from: Time::constant(8, 0, 0, 0), to: Some(Time::constant(22, 14, 0, 0)) };
+    let schedule = Schedule { name: "day".into(), zone: TimeZone::UTC, spans: vec![day] };
+    let of_c0 = HashMap::from([(CameraId::new("c0"), schedule)]);
+    rig.worker.parts.schedules = of_c0;
+    let arming = |rig: &Rig| rig.worker.parts.health.cameras()[0].arming.clone().expect("it has a schedule");
+    rig.clock.step_wall(Wall::from_unix_ms(0));
+    rig.clock.advance(Duration::from_secs(10));
+    rig.score(0, 0.1);
+    let unset = arming(&rig);
+    assert!(unset.armed && unset.reason.is_some_and(|why| why.contains("clock has not been set")));
+    rig.clock_is_set(Wall::from_unix_ms(T0_MS));
+    rig.clock.advance(Duration::from_secs(30));
+    rig.score(0, 0.95);
+    let armed = arming(&rig);
+    assert_eq!((armed.armed, armed.until.as_deref()), (true, Some("2023-11-14T22:14:00.000Z")));
+    for _ in 0..40 {
+        rig.clock.advance(Duration::from_millis(500));
+        rig.score(0, if rig.clock.wall().unix_ms() < T0_MS + 40_000 { 0.1 } else { 0.95 });
+        rig.score(1, 0.95);
+    }
+    assert_eq!(arming(&rig).armed, false);
+    assert_eq!(arming(&rig).until.as_deref(), Some("2023-11-15T08:00:00.000Z"));
+    let open: Vec<_> = rig.worker.parts.machine.open().map(|i| i.camera.to_string()).collect();
+    assert_eq!(open, ["c1"], "the camera without a schedule");
+    rig.test(0).expect("opened");
+    assert!(rig.worker.parts.health.report().drops["windows_while_disarmed"] > 0);
+    let rows = rig.end();
+    assert!(rows.iter().all(|r| r.report.test || r.report.camera == "c1"));
 }
 
 #[test]

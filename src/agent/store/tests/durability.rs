@@ -188,6 +188,24 @@ fn what_is_no_database_is_set_aside_and_kept() {
 }
 
 #[test]
+fn a_database_of_the_first_version_is_taken_over() {
+    let rig = Rig::new(OutboxPolicy::LocalOnly);
+    rig.open_incident(1);
+    let dir = rig.end();
+    let old = "ALTER TABLE incidents DROP COLUMN peak_fps; ALTER TABLE incidents DROP COLUMN clock; \
+               DROP INDEX outbox_by_incident; ALTER TABLE outbox DROP COLUMN made_ran_ms; DROP TABLE running; \
+               DROP INDEX clips_done; ALTER TABLE clips DROP COLUMN aged_from_ms; \
+               ALTER TABLE clips DROP COLUMN made_ran_ms; PRAGMA user_version = 1";
+    Connection::open(database_path(dir.path())).and_then(|c| c.execute_batch(old)).expect("changed");
+    let rig = Rig::over(dir, OutboxPolicy::LocalOnly);
+    rig.open_incident(2);
+    let rows = rig.store.reader().incidents(&Filter::default()).expect("readable");
+    let of = |n| rows.iter().find(|r| r.report.id == id(n)).map(|r| (r.report.peak_fps, r.clock)).expect("kept");
+    assert_eq!(of(1), (None, None));
+    assert_eq!(of(2), (Some(8.0), Some(SYNCHRONISED)));
+}
+
+#[test]
 fn a_damaged_page_is_found_after_an_unclean_end() {
     let rig = Rig::new(queue_for(&["soc"]));
     for n in 1..=200 {

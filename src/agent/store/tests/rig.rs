@@ -134,6 +134,7 @@ pub fn incident(n: u128) -> Incident {
         peak_score: 0.875,
         peak_at: Mono::from_millis(12_000),
         peak_scores: BTreeMap::from([("Normal".into(), 0.125), ("Fighting".into(), 0.875)]),
+        peak_fps: 8.0,
         threshold: 0.5,
         windows: 2,
     }
@@ -143,10 +144,18 @@ pub fn closed(n: u128) -> Transition {
     Transition::Closed(incident(n), CloseReason::Quiet)
 }
 
+pub const SYNCHRONISED: ClockState = ClockState { synchronised: true, estimated_error_ms: None };
+
 pub fn record(transition: Transition) -> IncidentRecord {
     let (Transition::Opened(i) | Transition::Updated(i) | Transition::Closed(i, _)) = &transition;
     let wall = |t: Mono| Wall::from_unix_ms(T0_MS + t.as_millis() as i64);
-    let times = Times { start: wall(i.start), end: wall(i.end), peak: wall(i.peak_at), event: wall(i.end) };
+    let times = Times {
+        start: wall(i.start),
+        end: wall(i.end),
+        peak: wall(i.peak_at),
+        event: wall(i.end),
+        clock: SYNCHRONISED,
+    };
     let clip = ClipIntent::Planned { start: times.start - Duration::from_secs(10) };
     IncidentRecord { transition, times, clip }
 }

@@ -1,0 +1,205 @@
+//! The inference stage with an engine that takes as long as the test says, four cameras, and a clock that only the
+//! engine and the cameras' pictures move.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::capture::{CameraState, CaptureSink, Tap};
+use crate::agent::config::{self, CameraId, Pace};
+use crate::agent::health::Sensors;
+use crate::agent::infer::classifier::Options;
+use crate::agent::infer::{Encoder, Engine, EngineError, Slot, scripted};
+use crate::agent::ring::{Bounds, SharedRing};
+use crate::agent::run::cameras::CameraSink;
+use crate::agent::run::health::CameraRecord;
+use crate::base::clock::{ManualClock, Wall};
+use crate::base::queue::Full;
+use crate::base::stop::StopToken;
+use crate::contract::alert::ModelRef;
+use crate::contract::heartbeat::{CameraHealth, HealthSource};
+
+/// The scripted encoder, at a price.
+struct Slow {
+    encoder: Box<dyn Encoder>,
+    clock: Arc<ManualClock>,
+    each: Arc<std::sync::Mutex<Duration>>,
+}
+
+impl Encoder for Slow {
+    fn encode(&mut self, views: &[&[u8]]) -> Result<Vec<Slot>, EngineError> {
+        self.clock.advance(*self.each.lock().expect("no panic") * views.len() as u32);
+        self.encoder.encode(views)
+    }
+    fn features(&self, slot: &Slot) -> Result<Vec<f32>, EngineError> {
+        self.encoder.features(slot)
+    }
+}
+
+struct Camera {
+    sink: CameraSink,
+    record: Arc<CameraRecord>,
+    tap: Tap<()>,
+    fps: f64,
+    pictures: u64,
+}
+
+struct Rig {
+    _dir: TempDir,
+    clock: Arc<ManualClock>,
+    each: Arc<std::sync::Mutex<Duration>>,
+    health: Arc<Health>,
+    inference: Inference,
+    watch: Watch,
+    cameras: Vec<Camera>,
+}
+
+impl Rig {
+    /// Cameras with so many pictures a second, and an engine that takes so long for a frame.
+    fn new(fps: &[f64], each: Duration) -> Rig {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("manifest.toml"), "").expect("writable");
+        let cameras: String = (0..fps.len()).map(|n| format!("[[camera]]\nid = \"c{n}\"\nkind = \"test\"\n")).collect();
+        let text = format!("[device]\nsite = \"s\"\nid = \"d\"\n[model]\ndir = \".\"\n{cameras}");
+        let config = config::parse(&text, dir.path()).expect("a good config");
+        let (clock, manifest) = (Arc::new(ManualClock::new(Wall::from_unix_ms(0))), Arc::new(scripted::manifest()));
+        let each = Arc::new(std::sync::Mutex::new(each));
+        let engine = scripted::by_brightness(&manifest);
+        let slow = Slow { encoder: engine.encoder, clock: clock.clone(), each: each.clone() };
+        let engine = Engine { encoder: Box::new(slow), ..engine };
+        let model = ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() };
+        let info = Some(engine.info.clone());
+        let sensors = Sensors::under(dir.path(), dir.path());
+        let health = Arc::new(Health::new(&config, (model, &manifest), info, (clock.clone(), sensors)));
+        let same: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
+        let frames = Queue::new(2, Full::DropOldestInPlace(same));
+        let camera = |(n, fps): (usize, &f64)| {
+            let camera = CameraId::new(&format!("c{n}"));
+            let record = health.camera(&camera);
+            let sink = CameraSink {
+                camera,
+                ring: SharedRing::new(Bounds { max_bytes: 1, max_time: Duration::ZERO }),
+                frames: frames.clone(),
+                inbox: Inbox::default(),
+                events: Events::default(),
+                health: health.clone(),
+                pace: Pace::Realtime,
+                stop: StopToken::new(),
+                record: record.clone(),
+            };
+            sink.state(CameraState::Running { size: None, video: None });
+            Camera { sink, record, tap: Tap::new(8.0), fps: *fps, pictures: 0 }
+        };
+        let inference = Inference {
+            frames: frames.clone(),
+            classifier: Classifier::new(manifest, engine, Options::default()),
+            inbox: Inbox::default(),
+            events: Events::default(),
+            health: health.clone(),
+            clock: clock.clone(),
+        };
+        let cameras = fps.iter().enumerate().map(camera).collect();
+        Rig { _dir: dir, clock, each, health, inference, watch: Watch::default(), cameras }
+    }
+
+    /// Lets so many seconds pass.
+    fn run(&mut self, seconds: u64) {
+        let until = self.clock.now() + Duration::from_secs(seconds);
+        while self.clock.now() < until {
+            let now = self.clock.now();
+            for camera in &mut self.cameras {
+                camera.pictures_until(now);
+            }
+            if self.inference.frames.is_empty() {
+                self.clock.advance(Duration::from_millis(10));
+            } else {
+                assert!(self.inference.round(&mut self.watch).is_continue());
+            }
+        }
+    }
+
+    fn heartbeat(&self, camera: usize) -> CameraHealth {
+        self.health.report().cameras.remove(&format!("c{camera}")).expect("it is configured")
+    }
+
+    fn aimed_fps(&self, camera: usize) -> f32 {
+        self.heartbeat(camera).sampling.expect("it is classified").aimed_fps
+    }
+}
+
+impl Camera {
+    /// Gives the pictures that have come by now, as capture does.
+    fn pictures_until(&mut self, now: Mono) {
+        loop {
+            let at = Mono::from_nanos((self.pictures as f64 * 1e9 / self.fps) as u64);
+            if at > now {
+                return;
+            }
+            self.pictures += 1;
+            let sample_fps = self.sink.sample_fps(8.0);
+            self.tap.set_fps(sample_fps);
+            for (at, ()) in self.tap.push(at, ()) {
+                self.record.stats.frames.add(1);
+                self.sink.frame(Frame {
+                    camera: self.sink.camera.clone(),
+                    at,
+                    arrival: at,
+                    width: 32,
+                    height: 18,
+                    rgb: vec![9; 32 * 18 * 3].into(),
+                    discontinuity: false,
+                    sample_fps,
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn under_overload_the_rate_falls_in_steps_no_camera_starves_and_it_rises_again() {
+    // 4 x 8 frames a second at 42 ms each are 134 % of the time; at 5 a second 84 %.
+    let mut rig = Rig::new(&[25.0, 30.0, 29.97, 15.0], Duration::from_millis(42));
+    rig.run(4);
+    assert_eq!(rig.aimed_fps(0), 8.0, "one strained interval is none");
+    rig.run(4);
+    assert_eq!(rig.aimed_fps(0), 7.0);
+    rig.run(60);
+    let (settled, before) = (rig.aimed_fps(0), (0..4).map(|n| rig.heartbeat(n).windows).collect::<Vec<_>>());
+    assert_eq!(settled, 5.0, "6 a second would be 101 %");
+    assert_eq!(rig.health.report().inference.expect("an engine").busy_percent / 10, 8);
+    rig.run(60);
+    for (n, before) in before.into_iter().enumerate() {
+        let health = rig.heartbeat(n);
+        // 5 frames a second with a stride of 4: 75 windows in a minute.
+        assert!((70..=76).contains(&(health.windows - before)), "{n}: {}", health.windows - before);
+        assert_eq!((health.blind, rig.aimed_fps(n)), (None, settled));
+        assert!(health.drops["overtaken_before_inference"] > 0);
+    }
+    *rig.each.lock().expect("no panic") = Duration::from_millis(10);
+    rig.run(60);
+    assert_eq!(rig.aimed_fps(3), 8.0);
+}
+
+#[test]
+fn a_machine_that_cannot_even_do_the_least_says_that_its_cameras_are_blind_and_still_takes_turns() {
+    let mut rig = Rig::new(&[25.0; 12], Duration::from_millis(100));
+    rig.run(60);
+    let health: Vec<_> = (0..12).map(|n| rig.heartbeat(n)).collect();
+    for health in &health {
+        let why = health.blind.clone().expect("10 frames a second are too few for twelve cameras");
+        assert!(why.contains("the machine has no time for its frames"), "{why}");
+    }
+    let looked_at = |h: &CameraHealth| h.frames - h.drops["overtaken_before_inference"];
+    let (least, most) = (health.iter().map(looked_at).min(), health.iter().map(looked_at).max());
+    assert!(least.expect("cameras") + 4 >= most.expect("cameras"), "{least:?} to {most:?}");
+}
+
+#[test]
+fn a_slow_camera_is_blind_beside_a_good_one_that_sees() {
+    let mut rig = Rig::new(&[4.0, 25.0], Duration::from_millis(5));
+    rig.run(30);
+    let (slow, good) = (rig.heartbeat(0), rig.heartbeat(1));
+    assert_eq!(slow.windows, 0);
+    assert!(slow.blind.is_some_and(|why| why.starts_with("only 4.0 frames a second come")));
+    assert!(good.windows > 50 && good.blind.is_none());
+    assert!(rig.health.summary().contains("blind: c0"), "{}", rig.health.summary());
+}
