@@ -6,6 +6,7 @@ mod commands;
 mod common;
 mod daemon;
 mod disk;
+mod faults;
 mod fuzz;
 mod kills;
 mod layering;
