@@ -210,6 +210,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     assert_eq!(second.status.code(), Some(3));
     let said = stderr(&second);
     assert!(said.contains("another") && said.contains("state"), "{said}");
+    assert!(said.contains(&format!("locked by vedette (pid {})", agent.pid())), "it says who: {said}");
     assert!(agent.status()["summary"].is_string());
 }
 

@@ -80,6 +80,22 @@ fn a_second_daemon_is_locked_out_until_the_first_ends() {
 }
 
 #[test]
+fn a_database_that_another_program_holds_is_waited_for_and_then_named() {
+    let dir = Rig::new(OutboxPolicy::LocalOnly).end();
+    let other = Connection::open(database_path(dir.path())).expect("opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let open = || {
+        let c = context(OutboxPolicy::LocalOnly, &Arc::new(AtomicBool::new(true)));
+        Store::open(dir.path(), c, Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS))))
+    };
+    let e = open().err().expect("it is locked");
+    assert!(matches!(&e, StoreError::Held { .. }) && e.retry() == Retry::Later, "{e}");
+    assert!(e.to_string().contains("vedette.db is locked by") && e.to_string().contains("close that program"), "{e}");
+    other.execute_batch("ROLLBACK").expect("unlocked");
+    assert!(open().is_ok());
+}
+
+#[test]
 fn a_disk_that_refuses_is_told_and_what_was_taken_is_kept_for_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let synchronised = Arc::new(AtomicBool::new(true));
@@ -241,7 +257,7 @@ fn a_damaged_page_is_found_after_an_unclean_end() {
     let kept = files(after.path(), ".damaged-");
     assert!(kept.iter().any(|name| !name.ends_with("-wal") && !name.ends_with("-shm")), "{kept:?}");
     let again = Rig::over(after.end(), queue_for(&["soc"]));
-    assert_eq!(again.store.status().expect("readable").newest, newest, "once is enough");
+    assert_eq!(again.store.status().expect("readable").newest, newest + 2, "once is enough; what was open is closed");
 }
 
 #[test]
