@@ -211,18 +211,20 @@ impl Agent {
             ["incidents" | "store", ..] => 2,
             _ => 1,
         });
-        let config = if self.prepare.is_some() && self.child.is_some() { self.config_inside() } else { self.config() };
+        let config = self.config();
         let config = [std::ffi::OsStr::new("--config"), config.as_os_str()];
-        vedette(name.iter().map(std::ffi::OsStr::new).chain(config).chain(rest.iter().map(std::ffi::OsStr::new)))
-    }
-
-    /// A configuration for commands that look at the disk of the daemon.
-    fn config_inside(&self) -> PathBuf {
-        let path = self.dir.path().join("inside.toml");
-        let text = std::fs::read_to_string(self.config()).expect("there");
-        let inside = format!("state_dir = {:?}", self.disk());
-        std::fs::write(&path, text.replace("state_dir = \"state\"", &inside)).expect("writable");
-        path
+        let args = name.iter().map(std::ffi::OsStr::new).chain(config).chain(rest.iter().map(std::ffi::OsStr::new));
+        match (&self.prepare, &self.child) {
+            // It sees the daemon's disk.
+            (Some(_), Some(daemon)) => Command::new("nsenter")
+                .args(["-U", "-m", "--preserve-credentials", "-t", &daemon.id().to_string(), "--"])
+                .arg(env!("CARGO_BIN_EXE_vedette"))
+                .args(args)
+                .stdin(Stdio::null())
+                .output()
+                .expect("nsenter (Debian package util-linux)"),
+            _ => vedette(args),
+        }
     }
 
     /// `vedette status --json`.
