@@ -67,8 +67,9 @@ pub enum Step {
 /// Finishes one clip after another, in steps. See the module's documentation.
 #[derive(Default)]
 pub struct Recovery {
+    /// The first is under way.
     todo: VecDeque<Leftover>,
-    copying: Option<(Leftover, Finisher)>,
+    copying: Option<Finisher>,
     not_before: Mono,
     said: bool,
 }
@@ -113,29 +114,33 @@ impl Recovery {
 
     /// Clips that wait or are under way.
     pub fn left(&self) -> usize {
-        self.todo.len() + usize::from(self.copying.is_some())
+        self.todo.len()
     }
 
     /// Does a bounded piece of work.
     pub fn step(&mut self, now: Mono) -> Step {
+        let Some(leftover) = self.todo.front().cloned() else { return Step::Idle };
         let result = match self.copying.take() {
-            Some((leftover, finisher)) => self.copy(leftover, finisher),
+            Some(finisher) => self.copy(&leftover, finisher),
             None if now < self.not_before => return Step::Idle,
-            None => match self.todo.pop_front() {
-                Some(leftover) => self.begin(leftover),
-                None => return Step::Idle,
-            },
+            None => self.begin(&leftover),
         };
         match result {
             Ok(step) => {
                 self.said = false;
+                if self.copying.is_none() {
+                    self.todo.pop_front();
+                }
                 step
             }
-            Err((leftover, e)) => self.failed(leftover, e, now),
+            Err(e) => {
+                self.failed(&e, now);
+                Step::Idle
+            }
         }
     }
 
-    fn begin(&mut self, leftover: Leftover) -> Result<Step, (Leftover, ClipError)> {
+    fn begin(&mut self, leftover: &Leftover) -> Result<Step, ClipError> {
         let (part, clip) = (leftover.paths.part(), leftover.paths.clip());
         let was_lost = leftover.row.as_ref().is_some_and(|r| r.lost);
         if clip.exists() && !was_lost {
@@ -144,59 +149,50 @@ impl Recovery {
                 remove(&part);
                 return Ok(Step::Busy);
             };
-            return match adopt(&leftover.paths, row) {
-                Ok(Some(done)) => {
+            return match adopt(&leftover.paths, row)? {
+                Some(done) => {
                     remove(&part);
                     Ok(Step::Over(Outcome::Done(done)))
                 }
-                Ok(None) if part.exists() => self.finish(leftover),
-                Ok(None) => Ok(over(&leftover, "its file is damaged")),
-                Err(e) => Err((leftover, e)),
+                None if part.exists() => self.finish(leftover),
+                None => Ok(over(leftover, "its file is damaged")),
             };
         }
-        if part.exists() { self.finish(leftover) } else { Ok(over(&leftover, NOTHING_WRITTEN)) }
+        if part.exists() { self.finish(leftover) } else { Ok(over(leftover, NOTHING_WRITTEN)) }
     }
 
-    fn finish(&mut self, leftover: Leftover) -> Result<Step, (Leftover, ClipError)> {
+    fn finish(&mut self, leftover: &Leftover) -> Result<Step, ClipError> {
         match Finisher::begin(&leftover.paths.part(), &leftover.paths.clip(), None) {
             Ok(finisher) => {
-                self.copying = Some((leftover, finisher));
+                self.copying = Some(finisher);
                 Ok(Step::Busy)
             }
-            Err(e @ ClipError::Io { .. }) => Err((leftover, e)),
-            Err(_) => match give_up(&leftover.paths.part()) {
-                Ok(reason) => Ok(over(&leftover, reason)),
-                Err(e) => Err((leftover, e)),
-            },
+            Err(e @ ClipError::Io { .. }) => Err(e),
+            Err(_) => Ok(over(leftover, give_up(&leftover.paths.part())?)),
         }
     }
 
-    fn copy(&mut self, leftover: Leftover, mut finisher: Finisher) -> Result<Step, (Leftover, ClipError)> {
-        match finisher.step(COPY_BYTES) {
-            Ok(None) => {
-                self.copying = Some((leftover, finisher));
-                Ok(Step::Busy)
+    fn copy(&mut self, leftover: &Leftover, mut finisher: Finisher) -> Result<Step, ClipError> {
+        let Some(finished) = finisher.step(COPY_BYTES)? else {
+            self.copying = Some(finisher);
+            return Ok(Step::Busy);
+        };
+        Ok(match &leftover.row {
+            Some(row) => Step::Over(Outcome::Done(done(&leftover.paths, row, finisher.began(), finished))),
+            None => {
+                log::warn!("{} is finished and kept, but no row names it", leftover.paths.clip().display());
+                Step::Busy
             }
-            Ok(Some(finished)) => Ok(match &leftover.row {
-                Some(row) => Step::Over(Outcome::Done(done(&leftover.paths, row, finisher.began(), finished))),
-                None => {
-                    log::warn!("{} is finished and kept, but no row names it", leftover.paths.clip().display());
-                    Step::Busy
-                }
-            }),
-            Err(e) => Err((leftover, e)),
-        }
+        })
     }
 
-    /// A disk that refuses may take it later; said once.
-    fn failed(&mut self, leftover: Leftover, error: ClipError, now: Mono) -> Step {
-        if !self.said {
-            self.said = true;
-            log::error!("an unfinished clip waits until the disk takes it: {}", Chain(&error));
+    /// A disk that refuses may take it later; said once. The others have their turn meanwhile.
+    fn failed(&mut self, error: &ClipError, now: Mono) {
+        if !std::mem::replace(&mut self.said, true) {
+            log::error!("an unfinished clip waits until the disk takes it: {}", Chain(error));
         }
         self.not_before = now + AGAIN_AFTER;
-        self.todo.push_back(leftover);
-        Step::Idle
+        self.todo.rotate_left(1);
     }
 }
 

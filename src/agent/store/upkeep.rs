@@ -12,7 +12,7 @@ use super::error::sql;
 use super::expire::{self, Expired};
 use super::reserve::Reserve;
 use super::retention::{Limits, Why};
-use super::{DeviceContext, Shared, StoreError, outbox, reserve};
+use super::{Shared, StoreError, outbox, reserve};
 use crate::base::clock::Mono;
 use crate::base::error::Chain;
 
@@ -30,7 +30,6 @@ pub(super) struct Site<'a> {
     pub conn: &'a mut Connection,
     pub path: &'a Path,
     pub state_dir: &'a Path,
-    pub context: &'a DeviceContext,
     pub shared: &'a Shared,
     pub reserve: &'a Reserve,
 }
@@ -100,7 +99,7 @@ impl Upkeep {
     }
 
     fn present(&self, site: &Site<'_>) -> Present {
-        let synchronised = (site.context.clock_state)().synchronised;
+        let synchronised = (site.shared.context.clock_state)().synchronised;
         let ran = self.ran + site.shared.clock.now().since(self.counted);
         Present { at: synchronised.then(|| site.shared.clock.wall()), ran }
     }
@@ -108,7 +107,7 @@ impl Upkeep {
     fn old(&mut self, site: &mut Site<'_>) -> Result<(), StoreError> {
         self.count(site.conn, site.path, site.shared.clock.now())?;
         let (now, wall) = (self.present(site), site.shared.clock.wall());
-        for (first, last) in outbox::retire(site.conn, site.path, &site.context.outbox, wall, now)? {
+        for (first, last) in outbox::retire(site.conn, site.path, &site.shared.context.outbox, wall, now)? {
             log::warn!(
                 "store: alerts {first} to {last} were never confirmed and are too old (mqtt.keep_days): given up"
             );
@@ -140,7 +139,7 @@ impl Upkeep {
         }
         let at = self.present(site);
         let clock = site.shared.clock.as_ref();
-        let done = expire::step(site.conn, (site.path, site.state_dir), site.context, clock, (&limits, at))?;
+        let done = expire::step(site.conn, (site.path, site.state_dir), &site.shared.context, clock, (&limits, at))?;
         if done.more {
             (self.space_at, self.bytes_at) = (now, now);
         } else {

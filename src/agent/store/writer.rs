@@ -48,7 +48,6 @@ pub struct Writer {
     conn: Connection,
     path: PathBuf,
     state_dir: PathBuf,
-    context: DeviceContext,
     shared: Arc<Shared>,
     upkeep: Upkeep,
     numbers: Numbers,
@@ -84,7 +83,7 @@ pub(super) fn open(
         added: watch::Sender::new(newest),
         limits: RwLock::default(),
         volatile: Volatile::default(),
-        context: context.clone(),
+        context,
         reader: Reader::open(state_dir)?,
         clock,
     });
@@ -93,7 +92,6 @@ pub(super) fn open(
         conn,
         path,
         state_dir: state_dir.to_path_buf(),
-        context,
         shared: Arc::clone(&shared),
         numbers,
         reserve,
@@ -178,8 +176,8 @@ impl Writer {
                 return Err(damage);
             }
             let (path, state_dir) = (&*self.path, &*self.state_dir);
-            let (conn, context, shared) = (&mut self.conn, &self.context, &*self.shared);
-            self.upkeep.round(&mut Site { conn, path, state_dir, context, shared, reserve: &self.reserve })?;
+            let (conn, shared, reserve) = (&mut self.conn, &*self.shared, &self.reserve);
+            self.upkeep.round(&mut Site { conn, path, state_dir, shared, reserve })?;
         }
     }
 
@@ -248,7 +246,7 @@ impl Writer {
         let mut newest = None;
         for envelope in orders {
             let save = tx.savepoint().map_err(sql("begin", path))?;
-            let mut apply = Apply::new(&save, path, &self.context, self.shared.clock.as_ref());
+            let mut apply = Apply::new(&save, path, &self.shared.context, self.shared.clock.as_ref());
             match apply.order(&envelope.order) {
                 Ok(()) => {
                     newest = apply.newest().or(newest);
