@@ -70,7 +70,8 @@ v4l2-ctl -d "$camera" --list-ctrls-menus >"$out/controls.txt" 2>&1
 "$v" cameras --json >"$out/cameras.json"
 # A wish that the camera can't meet, and a control that it hasn't: said, and no more.
 for wrong in 's/width = 640/width = 641/' 's/brightness = 140/brightness = 300, glare = 1/'; do
-    sed "$wrong" "$config" >/run/wrong.toml
+    # Without the model, which takes its time in here.
+    sed -e "$wrong" -e 's/frozen_after_s = 60/classify = false/' "$config" >/run/wrong.toml
     timeout 30 "$v" run --config /run/wrong.toml 2>&1 | sed "s|^|$wrong: |" >>"$out/wrong.log"
 done
 

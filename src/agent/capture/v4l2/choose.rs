@@ -228,7 +228,11 @@ fn in_words(wish: &VideoWish) -> String {
     words.join(", ")
 }
 
-/// All modes in a line: `MJPG 1280x720 (30, 15 fps), 640x480 (30 fps); YUYV 640x480 (30 fps)`.
+/// So many characters of what is offered are said; some devices offer a hundred formats.
+const OFFERED_MOST: usize = 1000;
+
+/// The modes in a line: `MJPG 1280x720 (30, 15 fps), 640x480 (30 fps); YUYV 640x480 (30 fps)`. The preferred formats first;
+/// of a device that offers a great many not all.
 pub fn offered(modes: &[Mode]) -> String {
     let mut sorted = modes.to_vec();
     // The largest and the fastest first.
@@ -247,7 +251,19 @@ pub fn offered(modes: &[Mode]) -> String {
         });
         formats.push(format!("{} {}", of_format[0].format, sizes.collect::<Vec<_>>().join(", ")));
     }
-    if formats.is_empty() { "nothing".into() } else { formats.join("; ") }
+    if formats.is_empty() {
+        return "nothing".into();
+    }
+    let mut length = 0;
+    let said = formats.iter().take_while(|f| {
+        length += f.len();
+        length <= OFFERED_MOST
+    });
+    let said = said.count().max(1);
+    let more = formats.len() - said;
+    let rest =
+        if more > 0 { format!("; and {more} more formats (`v4l2-ctl --list-formats-ext`)") } else { String::new() };
+    format!("{}{rest}", formats[..said].join("; "))
 }
 
 #[cfg(test)]

@@ -88,6 +88,16 @@ fn a_wish_is_met_or_refused_with_what_there_is() {
 }
 
 #[test]
+fn what_is_said_of_a_device_that_offers_everything_stays_short() {
+    let many: Vec<Mode> = (0..100u8)
+        .flat_map(|i| (1..9).map(move |n| mode(&[b'A', b'0', b'0' + i / 10, b'0' + i % 10], n * 160, n * 90, 30)))
+        .collect();
+    let said = offered(&[many, vec![mode(b"MJPG", 640, 480, 30)]].concat());
+    assert!(said.starts_with("MJPG 640x480 (30 fps); A000 1280x720"), "what can be read comes first: {said}");
+    assert!(said.ends_with(" more formats (`v4l2-ctl --list-formats-ext`)") && said.len() < 2 * OFFERED_MOST, "{said}");
+}
+
+#[test]
 fn what_nobody_reads_is_not_taken() {
     assert_eq!(
         taken(&[mode(b"RG10", 640, 480, 30)], &NO_WISH),
