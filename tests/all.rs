@@ -1,7 +1,9 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
+mod bystanders;
 mod capture;
 mod capture_cameras;
+mod changes;
 mod commands;
 mod common;
 mod daemon;
@@ -10,5 +12,6 @@ mod faults;
 mod fuzz;
 mod kills;
 mod layering;
+mod masks;
 mod service;
 mod uplink;

@@ -44,6 +44,7 @@ fn units_of(video: &Path, length: Duration) -> anyhow::Result<Vec<AccessUnit>> {
             classify: false,
             schedule: None,
             region: None,
+            masks: Vec::new(),
             thresholds: Default::default(),
             ring_time: Duration::ZERO,
             ring_max_bytes: 0,

@@ -92,6 +92,28 @@ pub struct CameraHealth {
     pub drops: BTreeMap<String, u64>,
     /// Age of the newest access unit, in milliseconds; absent before the first.
     pub last_video_age_ms: Option<u64>,
+    /// The newest video, in memory: where a clip's pre-roll comes from.
+    #[serde(default)]
+    pub ring: Option<RingHealth>,
+}
+
+/// The newest video of a camera, in memory.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RingHealth {
+    /// Seconds of video held.
+    pub held_s: f32,
+    /// Seconds of video that are kept at most.
+    pub wanted_s: f32,
+    /// Memory in use.
+    pub bytes: u64,
+    /// Memory that may be used.
+    pub max_bytes: u64,
+    /// The longest time from one keyframe to the next, in seconds.
+    pub longest_group_s: f32,
+    /// Seconds of video since the last keyframe.
+    pub since_keyframe_s: f32,
+    /// Why clips will lack video, in words for a person; absent when all is well.
+    pub trouble: Option<String>,
 }
 
 /// How often a camera's pictures are looked at, in frames a second.

@@ -77,6 +77,7 @@ pub fn camera(source: Source) -> Camera {
         classify: true,
         schedule: None,
         region: None,
+        masks: Vec::new(),
         thresholds: BTreeMap::new(),
         ring_time: Duration::from_secs(30),
         ring_max_bytes: 64_000_000,

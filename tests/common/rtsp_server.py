@@ -2,7 +2,7 @@
 
 usage: rtsp_server.py [--port N] [--user U --password P] [--freeze-after S] PATH=FILE...
 
-Serves each file (H.264 or H.265 in MP4) at rtsp://127.0.0.1:PORT/PATH, from its start for each client, over
+Serves each file (H.264 or H.265 in MP4 or TS) at rtsp://127.0.0.1:PORT/PATH, from its start for each client, over
 and over; with digest login if a user is given. Prints the port once it listens. With --freeze-after it sends
 nothing any more so many seconds after a client has come, but keeps the connection.
 """
@@ -17,7 +17,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 
 LAUNCH = (
-    "( filesrc location={file} ! qtdemux ! {codec}parse ! identity name=gate sync=true "
+    "( filesrc location={file} ! {demux} ! {codec}parse ! identity name=gate sync=true "
     "! rtp{codec}pay name=pay0 pt=96 config-interval=-1 )"
 )
 
@@ -28,7 +28,8 @@ def codec_of(path):
 
 def factory_for(path, freeze_after):
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(LAUNCH.format(file=path, codec=codec_of(path)))
+    demux = "tsdemux" if path.endswith(".ts") else "qtdemux"
+    factory.set_launch(LAUNCH.format(file=path, demux=demux, codec=codec_of(path)))
     factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP | GstRtsp.RTSPLowerTrans.TCP)
     if freeze_after is not None:
         factory.connect("media-configure", freeze, freeze_after)

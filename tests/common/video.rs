@@ -99,3 +99,12 @@ pub fn times_that_go_back(input: &Path, name: &str, from: usize, back_ms: u32) -
     std::fs::write(&path, flv).expect("a writable directory");
     path
 }
+
+/// Videos one after another, byte by byte: what the container allows that is written without an end (TS, elementary
+/// streams).
+pub fn joined(parts: &[&Path], name: &str) -> PathBuf {
+    let path = parts[0].with_file_name(name);
+    let whole: Vec<u8> = parts.iter().flat_map(|p| std::fs::read(p).expect("a rendered video")).collect();
+    std::fs::write(&path, whole).expect("a writable directory");
+    path
+}

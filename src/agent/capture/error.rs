@@ -142,6 +142,16 @@ pub enum CaptureError {
         /// In GStreamer's words.
         reason: String,
     },
+    /// A camera has masks, and they can't be put on its pictures.
+    #[error(
+        "no picture of {place} is used: the camera has masks, and they can't be put on a picture ({reason}); set the camera to send H.264"
+    )]
+    Unmasked {
+        /// Of the file or stream.
+        place: String,
+        /// What is wrong with the picture.
+        reason: String,
+    },
     /// Anything else that GStreamer reports.
     #[error("playing {place}: {reason}")]
     Pipeline {
@@ -171,6 +181,7 @@ impl CaptureError {
             | CaptureError::Closed { .. }
             | CaptureError::Device(_)
             | CaptureError::Decode { .. }
+            | CaptureError::Unmasked { .. }
             | CaptureError::Pipeline { .. } => Retry::Later,
             CaptureError::Init(_)
             | CaptureError::MissingElement { .. }

@@ -62,8 +62,9 @@ impl Frames {
         let at = buffer.pts().ok_or_else(|| broken("a picture came without a time"))?;
         let at = Mono::from_nanos(at.nseconds());
         let rotation = self.upright.rotation();
-        let info = self.info(caps, rotation)?;
-        let discontinuity = self.shared.stamps().frame_breaks(at);
+        let (info, resized) = self.info(caps, rotation)?;
+        // What is compared with the frame before must be of its size.
+        let discontinuity = self.shared.stamps().frame_breaks(at) || resized;
         if discontinuity {
             self.tap.restart();
         }
@@ -99,17 +100,20 @@ impl Frames {
         Ok(())
     }
 
-    fn info(&mut self, caps: &gst::CapsRef, rotation: Rotation) -> Result<VideoInfo, CaptureError> {
+    /// The description of a picture, and whether upright it is of another size than the one before.
+    fn info(&mut self, caps: &gst::CapsRef, rotation: Rotation) -> Result<(VideoInfo, bool), CaptureError> {
         if let Some((known, info)) = &self.current
             && **known == *caps
         {
-            return Ok(info.clone());
+            return Ok((info.clone(), false));
         }
         let info = VideoInfo::from_caps(caps)
             .map_err(|e| CaptureError::Decode { place: self.shared.place.clone(), reason: e.to_string() })?;
         let (width, height) = rotation.turned(info.width(), info.height());
+        let before = self.shared.size();
         self.shared.check_size(width, height)?;
-        self.current = Some((caps.to_owned(), info.clone()));
-        Ok(info)
+        let resized =
+            self.current.replace((caps.to_owned(), info.clone())).is_some() && before != Some((width, height));
+        Ok((info, resized))
     }
 }

@@ -1,8 +1,8 @@
 //! From a camera to access units, frames and full pictures. GStreamer captures, decodes and encodes; it never
 //! muxes.
 //!
-//! Order: decode, (masks, full-picture pixels), region crop, taps. An encoded H.264 or H.265 stream is handed
-//! on untouched; anything else is encoded.
+//! Order: decode, masks (full-picture pixels), region crop, taps. An encoded H.264 or H.265 stream is handed on
+//! untouched if nothing of it has to be masked; anything else is encoded.
 //!
 //! Time: every [`Mono`] here is the capture clock's presentation time. For a live camera that is the daemon's
 //! monotonic clock and runs on across restarts of the camera; for a file read flat out it is the file's own
@@ -18,6 +18,7 @@
 //! | `plug` | demultiplexers and depayloaders |
 //! | `outlet` | the pipeline behind that |
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
+//! | `mask` | what is hidden, painted over |
 //! | `units`, `nal`, `sps` | the end of the encoded branch |
 //! | `frames`, `taps`, `pixels`, `colour` | the end of the decoded branch |
 //! | `upright` | how far pictures have to be turned |
@@ -35,6 +36,7 @@ mod file;
 mod frames;
 pub mod hardware;
 mod kind;
+mod mask;
 mod nal;
 mod outlet;
 mod patience;
@@ -58,6 +60,7 @@ pub mod v4l2;
 
 pub use elements::init;
 pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};
+pub use mask::share_covered;
 pub use picture::{Picture, Snapshots};
 pub use pixels::{FRAME_HEIGHT_MOST, FRAME_WIDTH, PixelsError};
 pub use read::{FileSummary, FileWarning, read_file};
@@ -150,7 +153,7 @@ pub struct Frame {
     pub height: u32,
     /// `height` x `width` x 3, packed, R G B.
     pub rgb: Arc<[u8]>,
-    /// The camera was lost, restarted or jumped in time since the frame before.
+    /// The camera was lost, restarted, jumped in time or changed the size of its pictures since the frame before.
     pub discontinuity: bool,
     /// Frames a second that the tap aimed at.
     pub sample_fps: f32,

@@ -4,10 +4,13 @@
 //!  H.264, H.265 with presentation times:
 //!    stream ─ (pace) ─ parser ─ restamp ─┬─ access units
 //!                                        └─ (queue) ─ decoder ─ frames
-//!  anything else:
-//!    stream ─ (pace) ─ (parser) ─ (decoder) ─ restamp ─┬─ (queue) ─ encoder ─ parser ─ access units
-//!                                                      └─ (queue) ─ frames
+//!  the same of a camera with masks:
+//!    stream ─ (pace) ─ parser ─ restamp ─ (queue) ─ decoder ─┐
+//!  anything else:                                            ├─ (masks) ─┬─ (queue) ─ encoder ─ parser ─ access units
+//!    stream ─ (pace) ─ (parser) ─ (decoder) ─ restamp ───────┘           └─ (queue) ─ frames
 //! ```
+//!
+//! Of a camera with masks nothing leaves but through them: its own access units go to the decoder and nowhere else.
 //!
 //! Branches that nobody wants are not built. `pace` holds a file back to its own time-stamps. Queues are there
 //! where late consumers lose pictures, never for files read flat out. In front of a decoder nothing can be left
@@ -30,7 +33,7 @@ use super::pixels::FORMATS;
 use super::restamp::{Stream, restamp};
 use super::shared::{Chosen, Shared};
 use super::units::Units;
-use super::{Codec, FrameTap};
+use super::{Codec, FrameTap, mask};
 
 /// Video that may wait for a live decoder before it skips.
 const BACKLOG_MOST: gst::ClockTime = gst::ClockTime::from_seconds(2);
@@ -125,8 +128,10 @@ impl Branches<'_> {
             trunk.push(pace);
         }
         let ends = match codec_of(caps) {
-            Some(codec) if times == Times::OfPresentation => self.encoded(codec, caps, &mut trunk)?,
-            _ => self.decoded(caps, &mut trunk)?,
+            Some(codec) if times == Times::OfPresentation && self.shared.masks.is_empty() => {
+                self.encoded(codec, caps, &mut trunk)?
+            }
+            codec => self.decoded(codec.filter(|_| times == Times::OfPresentation), caps, &mut trunk)?,
         };
         self.link(pad, &trunk, ends)
     }
@@ -156,22 +161,36 @@ impl Branches<'_> {
         Ok(ends)
     }
 
-    /// The trunk of a stream that is decoded first; its branches.
+    /// The trunk of a stream that is decoded first; its branches. `timed` is the codec of one that is not raw and has its
+    /// presentation times before it is decoded.
     fn decoded(
         &self,
+        timed: Option<Codec>,
         caps: &gst::CapsRef,
         trunk: &mut Vec<gst::Element>,
     ) -> Result<Vec<Vec<gst::Element>>, CaptureError> {
-        if caps.structure(0).is_none_or(|s| s.name() != "video/x-raw") {
-            match codec_of(caps) {
-                Some(codec) => trunk.extend(parser(codec)?),
-                None => trunk.extend(elements::any_parser(caps)),
+        if let Some(codec) = timed {
+            trunk.extend(parser(codec)?);
+            self.restamp_behind(trunk, Stream::Units(codec));
+            if self.shared.lossy() {
+                trunk.push(self.queue_that_skips()?);
             }
             trunk.push(elements::decoder(caps, self.how(), &self.shared.place)?);
-        } else if trunk.is_empty() {
-            trunk.push(elements::make("identity")?);
+        } else {
+            if caps.structure(0).is_none_or(|s| s.name() != "video/x-raw") {
+                match codec_of(caps) {
+                    Some(codec) => trunk.extend(parser(codec)?),
+                    None => trunk.extend(elements::any_parser(caps)),
+                }
+                trunk.push(elements::decoder(caps, self.how(), &self.shared.place)?);
+            } else if trunk.is_empty() {
+                trunk.push(elements::make("identity")?);
+            }
+            self.restamp_behind(trunk, Stream::Pictures);
         }
-        self.restamp_behind(trunk, Stream::Pictures);
+        if !self.shared.masks.is_empty() {
+            trunk.extend(self.masked()?);
+        }
         let mut ends = Vec::new();
         if self.shared.wants.access_units {
             let mut branch = self.queue_that_drops()?;
@@ -188,6 +207,13 @@ impl Branches<'_> {
             ends.push(branch);
         }
         Ok(ends)
+    }
+
+    /// Pictures in, masked pictures out.
+    fn masked(&self) -> Result<[gst::Element; 2], CaptureError> {
+        let format = usable_pictures()?;
+        mask::install(&format.static_pad("src").expect("a caps filter has a source pad"), Arc::clone(self.shared));
+        Ok([elements::make("videoconvert")?, format])
     }
 
     /// Puts it all into the pipeline, the ends first, and lets the stream in.
@@ -311,8 +337,6 @@ impl Branches<'_> {
 
     /// From pictures to the consumer.
     fn frame_end(&self, tap: FrameTap) -> Result<[gst::Element; 3], CaptureError> {
-        let formats = gst::List::new(FORMATS.map(|f| f.to_str()));
-        let format = filter(gst::Caps::builder("video/x-raw").field("format", formats).build())?;
         let sink = sink()?;
         // A decoder copies every picture for a consumer that doesn't say that it can live with padded rows.
         let pad = sink.static_pad("sink").expect("a sink has a sink pad");
@@ -333,7 +357,7 @@ impl Branches<'_> {
                 })
                 .build(),
         );
-        Ok([elements::make("videoconvert")?, format, sink.upcast()])
+        Ok([elements::make("videoconvert")?, usable_pictures()?, sink.upcast()])
     }
 }
 
@@ -348,6 +372,12 @@ fn filter(caps: gst::Caps) -> Result<gst::Element, CaptureError> {
     let filter = elements::make("capsfilter")?;
     filter.set_property("caps", &caps);
     Ok(filter)
+}
+
+/// Lets pictures through whose planes are used as they are.
+fn usable_pictures() -> Result<gst::Element, CaptureError> {
+    let formats = gst::List::new(FORMATS.map(|f| f.to_str()));
+    filter(gst::Caps::builder("video/x-raw").field("format", formats).build())
 }
 
 /// Whole access units with lengths in front and the parameters beside them.

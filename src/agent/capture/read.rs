@@ -133,6 +133,7 @@ fn file_camera(path: &Path, id: &CameraId) -> config::Camera {
         classify: true,
         schedule: None,
         region: None,
+        masks: Vec::new(),
         thresholds: std::collections::BTreeMap::new(),
         ring_time: Duration::ZERO,
         ring_max_bytes: 0,

@@ -148,6 +148,7 @@ impl Playing {
             pacing,
             encode_kbps: capture.camera.encode_kbps,
             hardware: pacing != Pacing::FlatOut && !continuity.hardware_failed,
+            masks: capture.camera.masks.clone(),
             wants: capture.wants,
             sink: Arc::clone(&capture.sink),
             clock: Arc::clone(&capture.clock),

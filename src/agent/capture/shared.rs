@@ -12,7 +12,7 @@ use super::error::CaptureError;
 use super::kind::Pacing;
 use super::timeline::{Origin, Stamp, Timeline};
 use super::{CaptureSink, Snapshots, Stats, Wants};
-use crate::agent::config::CameraId;
+use crate::agent::config::{CameraId, Mask};
 use crate::base::clock::{Clock, Mono};
 
 /// Pictures whose arrival is remembered while they are in the decoder.
@@ -35,6 +35,8 @@ pub struct Shared {
     pub encode_kbps: u32,
     /// Whether hardware may decode and encode, where there is some.
     pub hardware: bool,
+    /// What is hidden of every picture.
+    pub masks: Vec<Mask>,
     pub wants: Wants,
     pub sink: Arc<dyn CaptureSink>,
     pub clock: Arc<dyn Clock>,

@@ -44,7 +44,9 @@ impl Units {
             let running = segment.downcast_ref::<gst::ClockTime>()?.to_running_time_full(t?)?;
             Some(Mono::from_nanos(if running.is_negative() { 0 } else { running.abs().nseconds() }))
         };
-        let pts = running(buffer.pts()).ok_or_else(|| broken("an access unit came without a time"))?;
+        // Of the first picture after an encoder was set up for another size, the parser loses the time of presentation.
+        // An encoder of ours puts pictures in no other order, and in a stream kept as it comes every picture has both.
+        let pts = running(buffer.pts().or(buffer.dts())).ok_or_else(|| broken("an access unit came without a time"))?;
         let dts = running(buffer.dts()).unwrap_or(pts).min(pts);
         let data = buffer.map_readable().map_err(|e| broken(&e.to_string()))?;
         let unit = AccessUnit {

@@ -5,11 +5,11 @@ use std::ops::Bound::{Excluded, Included};
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, number, seconds};
+use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, seconds};
 use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
-use super::{Camera, CameraId, Config, Pace, Problem, Region, Schedule, Source, files, local, secret, url};
+use super::{Camera, CameraId, Config, Pace, Problem, Schedule, Source, files, local, secret, shape, url};
 use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
@@ -55,7 +55,8 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
     let source = source(s, context);
     let classify = s.or("classify", true, boolean());
     let schedule = schedule(s, context, classify);
-    let region = s.optional_section("region", region);
+    let region = s.optional_section("region", shape::region);
+    let masks = shape::masks(s);
     let threshold = fraction((Excluded(0.0), Included(1.0)));
     let thresholds = s.map("thresholds", threshold, |class, threshold| match context.hysteresis {
         _ if class == NORMAL => Err(Fault::with_remedy("never makes an incident", "leave it out")),
@@ -87,6 +88,7 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
         classify: classify?,
         schedule: schedule?,
         region: region?,
+        masks: masks?,
         thresholds: thresholds?,
         ring_time: ring_time?,
         ring_max_bytes: ring_max_bytes?,
@@ -163,21 +165,6 @@ fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {
             Some(Source::Test { width: width?, height: height?, fps: fps? })
         }
     }
-}
-
-fn region(s: &mut Section<'_>) -> Option<Region> {
-    let edges = ["x", "y"].map(|key| s.required(key, number(0.0..1.0, None)));
-    let sizes = ["width", "height"].map(|key| s.required(key, number(0.05..=1.0, None)));
-    for (i, key) in ["width", "height"].into_iter().enumerate() {
-        // What rounding of decimal fractions adds up to is far below a pixel.
-        if let (Some(edge), Some(size)) = (edges[i], sizes[i])
-            && edge + size > 1.0 + 1e-9
-        {
-            s.problem(key, format!("{edge} + {size} reaches beyond the picture"), "at most 1 together");
-        }
-    }
-    let ([x, y], [width, height]) = (edges, sizes);
-    Some(Region { x: x? as f32, y: y? as f32, width: width? as f32, height: height? as f32 })
 }
 
 impl Config {

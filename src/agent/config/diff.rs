@@ -188,6 +188,7 @@ impl Changes {
             classify,
             schedule,
             region,
+            masks,
             thresholds,
             ring_time,
             ring_max_bytes,
@@ -199,6 +200,7 @@ impl Changes {
         self.at_restart(&key("classify"), *classify != new.classify);
         self.live(&key("schedule"), *schedule != new.schedule);
         self.at_restart(&key("region"), *region != new.region);
+        self.at_restart(&key("masks"), *masks != new.masks);
         for class in thresholds.keys().chain(new.thresholds.keys().filter(|c| !thresholds.contains_key(*c))) {
             self.live(&key(&format!("thresholds.{class}")), thresholds.get(class) != new.thresholds.get(class));
         }

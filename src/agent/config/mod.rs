@@ -30,6 +30,7 @@ mod problem;
 mod schedule;
 mod secret;
 mod section;
+mod shape;
 mod spelling;
 mod units;
 mod url;
@@ -40,6 +41,7 @@ pub use diff::{Applies, Change};
 pub use parse::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use schedule::{Schedule, Span};
+pub use shape::{Mask, Point};
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -156,6 +158,8 @@ pub struct Camera {
     pub schedule: Option<Schedule>,
     /// `region`: what is classified, normalised to the full picture; default all of it.
     pub region: Option<Region>,
+    /// `masks`: what is hidden from everything, at most 32; default nothing. A camera with masks is always encoded anew.
+    pub masks: Vec<Mask>,
     /// `thresholds.<Class>`: overrides of the manifest's, above `incident.hysteresis`, at most 1. Whether the
     /// model has the classes: [`Config::check_classes`].
     pub thresholds: BTreeMap<String, f32>,

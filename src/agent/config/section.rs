@@ -303,7 +303,8 @@ impl<'d> Section<'d> {
         };
         let DeValue::Array(items) = value else {
             let message = format!("is {}, not a list of sections", found(value));
-            self.problem(name, message, format!("write [[{name}]], with double brackets, above each of them"));
+            let header = self.header_of(name, true);
+            self.problem(name, message, format!("write {header}, with double brackets, above each of them"));
             return None;
         };
         let read_all: Vec<Option<T>> = items
@@ -357,15 +358,17 @@ impl<'d> Section<'d> {
                 Some(Section { doc: self.doc, sort: name, path: self.path_of(name), at: Some(at), table: Some(table) })
             }
             other => {
-                let header = match self.sort {
-                    "" if of_many => format!("[[{name}]]"),
-                    "" => format!("[{name}]"),
-                    outer => format!("[{outer}.{name}]"),
-                };
+                let header = self.header_of(name, of_many);
                 let message = format!("is {}, not a section", found(other));
                 self.doc.note(Some(at), self.path_of(name), message, format!("write {header} and its keys below"));
                 None
             }
         }
+    }
+
+    /// What stands above a section of this name in here.
+    fn header_of(&self, name: &str, of_many: bool) -> String {
+        let whole = if self.sort.is_empty() { name.to_owned() } else { format!("{}.{name}", self.sort) };
+        if of_many { format!("[[{whole}]]") } else { format!("[{whole}]") }
     }
 }

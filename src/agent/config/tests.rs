@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod local;
+mod shape;
 
 const EXAMPLE: &str = include_str!("../../../deploy/example.toml");
 const PASSWORD: &str = "correct-horse-7731";
@@ -125,7 +126,8 @@ fn what_the_example_calls_a_default_is_the_default() {
         schedule.spans.iter().map(|s| s.days).collect::<Vec<_>>()[0],
         [true, true, true, true, true, false, false]
     );
-    let plain = Camera { schedule: None, region: None, thresholds: BTreeMap::new(), ..gate.clone() };
+    assert_eq!(gate.masks.iter().map(|m| m.points.len()).collect::<Vec<_>>(), [4, 3]);
+    let plain = Camera { schedule: None, region: None, masks: Vec::new(), thresholds: BTreeMap::new(), ..gate.clone() };
     assert_eq!(plain, as_it_stands.cameras[0]);
     let device = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920-video-index0".into();
     let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(20), format: Some(VideoFormat::Mjpeg) };
@@ -156,6 +158,8 @@ fn the_example_names_every_key() {
     let cameras = example["camera"].as_array().unwrap().iter().filter_map(|c| c.as_table());
     let camera: toml::Table = cameras.flat_map(Clone::clone).collect();
     let region = camera["region"].as_table().unwrap().clone();
+    let masks = camera["masks"].as_array().unwrap().iter().filter_map(|m| m.as_table());
+    let mask: toml::Table = masks.flat_map(Clone::clone).collect();
     let section = |name: &str| example[name].as_table().unwrap().clone();
     for (name, keys) in [
         ("", example.clone()),
@@ -168,11 +172,13 @@ fn the_example_names_every_key() {
         ("schedule.nights", section("schedule")["nights"].as_table().unwrap().clone()),
         ("camera[gate]", camera),
         ("camera[gate].region", region),
+        ("camera[gate].masks", mask),
     ] {
         // What the reader answers to a key that resembles none.
         let text = match name {
             "" => format!("zzzzzzzzz = 1\n{}", uncommented()),
-            "camera[gate].region" => uncommented().replace("{ x =", "{ zzzzzzzzz = 1, x ="),
+            "camera[gate].region" => uncommented().replace("region = { x =", "region = { zzzzzzzzz = 1, x ="),
+            "camera[gate].masks" => uncommented().replace("masks = [{ x =", "masks = [{ zzzzzzzzz = 1, x ="),
             "camera[gate]" => uncommented().replacen("\n[[camera]]\n", "\n[[camera]]\nzzzzzzzzz = 1\n", 1),
             _ => uncommented().replacen(&format!("\n[{name}]\n"), &format!("\n[{name}]\nzzzzzzzzz = 1\n"), 1),
         };
@@ -234,6 +240,7 @@ fn a_wrong_type_is_named_with_what_is_allowed() {
         ("encode_kbps = \"fast\"", "is text, not a number", "allowed: a whole number of kbit/s from 100 to 50000"),
         ("encode_kbps = 512.5", "512.5 is not a whole number", "allowed: a whole number of kbit/s from 100 to 50000"),
         ("region = 1", "is a number, not a section", "write [camera.region] and its keys below"),
+        ("masks = [1]", "is a number, not a section", "write [[camera.masks]] and its keys below"),
         ("thresholds = [0.5]", "is a list, not a section", "write [camera.thresholds] and its keys below"),
         (
             "thresholds = { Fight = \"0.8\" }",
@@ -672,6 +679,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
         .replace("smoothing = 0.5", "smoothing = 0.25")
         .replace("pre_roll_s = 10", "pre_roll_s = 20")
         .replace("latency_ms = 200", "latency_ms = 500")
+        .replace("[0.2, 0.6]", "[0.3, 0.6]")
         .replace("id = \"pattern\"", "id = \"other\"")
         .replace("18:00-06:00", "18:00-05:00")
         .replace("keep_days = 30", "keep_days = 60")
@@ -686,6 +694,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
             "camera[gate].credentials_file: needs a restart",
             "camera[gate].latency_ms: needs a restart",
             "camera[gate].schedule: applied",
+            "camera[gate].masks: needs a restart",
             "camera[gate].thresholds.Fight: applied",
             "camera[gate].thresholds.Fall: applied",
             "camera[pattern]: needs a restart",
@@ -701,7 +710,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
     assert_eq!(running.clip.pre_roll.as_secs(), 20);
     assert_eq!((&running.device, &running.cameras[0].schedule), (&old.device, &new.cameras[0].schedule));
     let left = running.diff(&new);
-    assert_eq!(left.len(), 6);
+    assert_eq!(left.len(), 7);
     assert!(left.iter().all(|c| c.applies == Applies::AtRestart), "{left:?}");
 }
 

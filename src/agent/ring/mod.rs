@@ -25,10 +25,13 @@ use std::time::Duration;
 use crate::agent::capture::{AccessUnit, StreamInfo};
 use crate::base::clock::Mono;
 
+mod coverage;
 mod shared;
 #[cfg(test)]
 mod tests;
 
+use coverage::Came;
+pub use coverage::{Coverage, RingTrouble};
 pub use shared::SharedRing;
 
 /// What a ring may hold.
@@ -79,13 +82,18 @@ pub struct Counts {
     pub time_falls: u64,
 }
 
-/// Memory of one unit beside its payload: the slot (a deque is at most half empty), the payload's reference counts,
-/// and what an allocator adds to two allocations.
-const UNIT_OVERHEAD_BYTES: usize = 2 * size_of::<AccessUnit>() + 4 * size_of::<usize>();
+/// A deque has at most so many slots for each entry, and [`SPARE_SLOTS`].
+const SLOTS: usize = 4;
+/// Slots that are kept however little is held: 6 kB.
+const SPARE_SLOTS: usize = 128;
 
-/// Memory of one group: its keyframe's entry, and the stream that its units share.
+/// Memory of one unit beside its payload: its slots, the payload's reference counts, and what an allocator adds to two
+/// allocations.
+const UNIT_OVERHEAD_BYTES: usize = SLOTS * size_of::<AccessUnit>() + 4 * size_of::<usize>();
+
+/// Memory of one group: its keyframe's slots, and the stream that its units share.
 fn group_overhead_bytes(stream: &StreamInfo) -> usize {
-    2 * size_of::<u64>() + size_of::<StreamInfo>() + stream.codec_config.len() + 4 * size_of::<usize>()
+    SLOTS * size_of::<u64>() + size_of::<StreamInfo>() + stream.codec_config.len() + 4 * size_of::<usize>()
 }
 
 /// See the module's documentation.
@@ -101,6 +109,8 @@ pub struct Ring {
     /// Something is missing after the last unit held: only a keyframe can follow it.
     hole: bool,
     counts: Counts,
+    came: Came,
+    squeezed_to: Option<Duration>,
 }
 
 impl Ring {
@@ -114,12 +124,15 @@ impl Ring {
             bytes: 0,
             hole: true,
             counts: Counts::default(),
+            came: Came::default(),
+            squeezed_to: None,
         }
     }
 
     /// Takes the next unit of the camera, or refuses it; what must go to keep the bounds goes. Constant time but for
     /// what goes, and each unit goes once.
     pub fn push(&mut self, mut unit: AccessUnit) {
+        self.came.note(unit.dts, unit.keyframe);
         if let Some(last) = self.units.back() {
             if unit.dts < last.dts {
                 self.counts.time_falls += 1;
@@ -139,6 +152,7 @@ impl Ring {
         let cost = unit_bytes(&unit);
         if cost > self.bounds.max_bytes {
             // Whatever went, it would not fit.
+            self.squeezed_to = Some(Duration::ZERO);
             self.counts.undecodable += 1;
             self.hole = true;
             return;
@@ -216,6 +230,21 @@ impl Ring {
         self.counts
     }
 
+    /// How much footage it has, and what keeps it from having more.
+    pub fn coverage(&self) -> Coverage {
+        let starts = self.keyframes.iter().map(|&k| self.unit(k).dts);
+        let ends = starts.clone().skip(1).chain(self.units.back().map(|last| last.dts));
+        Coverage {
+            held: self.span(),
+            wanted: self.bounds.max_time,
+            bytes: self.bytes,
+            max_bytes: self.bounds.max_bytes,
+            longest_group: starts.zip(ends).map(|(start, end)| end.since(start)).max().unwrap_or_default(),
+            since_keyframe: self.came.since_keyframe(),
+            squeezed_to: self.squeezed_to,
+        }
+    }
+
     fn unit(&self, seq: u64) -> &AccessUnit {
         &self.units[(seq - self.first) as usize]
     }
@@ -235,6 +264,8 @@ impl Ring {
                 self.hole = true;
             }
             self.evict_group();
+            let left = self.units.front().map_or(Duration::ZERO, |first| unit.dts.since(first.dts));
+            self.squeezed_to = (too_big && !too_long).then_some(left);
         }
     }
 
@@ -245,6 +276,8 @@ impl Ring {
         self.bytes -= self.units.drain(..count).map(|u| unit_bytes(&u)).sum::<usize>();
         self.first = next;
         self.counts.evicted += count as u64;
+        shrink(&mut self.units);
+        shrink(&mut self.keyframes);
     }
 
     fn clear(&mut self) {
@@ -252,6 +285,13 @@ impl Ring {
             self.evict_group();
         }
         self.hole = true;
+    }
+}
+
+/// Gives back what a deque needed once and needs no more.
+fn shrink<T>(entries: &mut VecDeque<T>) {
+    if entries.capacity() > SLOTS * entries.len() + SPARE_SLOTS {
+        entries.shrink_to(2 * entries.len() + SPARE_SLOTS / 2);
     }
 }
 

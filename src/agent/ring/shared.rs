@@ -6,7 +6,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::{Batch, Bounds, Counts, Cursor, Located, Ring};
+use super::{Batch, Bounds, Counts, Coverage, Cursor, Located, Ring};
 use crate::agent::capture::AccessUnit;
 use crate::base::clock::Mono;
 
@@ -69,6 +69,11 @@ impl SharedRing {
     /// See [`Ring::span`].
     pub fn span(&self) -> Duration {
         self.lock().span()
+    }
+
+    /// See [`Ring::coverage`].
+    pub fn coverage(&self) -> Coverage {
+        self.lock().coverage()
     }
 
     /// See [`Ring::counts`].

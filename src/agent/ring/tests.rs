@@ -180,6 +180,10 @@ fn any_run() -> impl Strategy<Value = Vec<AccessUnit>> {
     })
 }
 
+fn groups(held: &[AccessUnit]) -> usize {
+    held.iter().filter(|u| u.keyframe).count()
+}
+
 proptest! {
     #[test]
     fn whatever_comes_the_invariants_hold(units in any_run(), at_ms in 0_u64..40_000) {
@@ -192,8 +196,12 @@ proptest! {
             prop_assert_eq!(held.len(), ring.len());
             prop_assert_eq!(held.iter().map(unit_bytes).sum::<usize>(), ring.bytes());
             prop_assert!(ring.bytes() <= bounds.max_bytes);
-            let groups = held.iter().filter(|u| u.keyframe).count();
-            prop_assert!(ring.span() <= bounds.max_time || groups == 1);
+            prop_assert!(ring.units.capacity() <= SLOTS * ring.len() + SPARE_SLOTS);
+            prop_assert!(ring.keyframes.capacity() <= SLOTS * groups(&held) + SPARE_SLOTS);
+            let coverage = ring.coverage();
+            prop_assert!(coverage.longest_group <= coverage.held && coverage.held == ring.span());
+            prop_assert!(coverage.squeezed_to.is_none_or(|left| left <= bounds.max_time));
+            prop_assert!(ring.span() <= bounds.max_time || groups(&held) == 1);
             prop_assert!(held.first().is_none_or(|u| u.keyframe));
             for pair in held.windows(2) {
                 prop_assert!(pair[0].dts <= pair[1].dts);
@@ -215,4 +223,76 @@ proptest! {
             prop_assert_eq!(found.late, found.pts > Mono::from_millis(at_ms));
         }
     }
+}
+
+/// `seconds` of 10 frames a second of so many bytes, with a keyframe every `group` frames.
+fn fill_with(ring: &mut Ring, seconds: u64, group: u64, bytes: usize) {
+    let from_ms = ring.units.back().map_or(0, |u| u.dts.as_millis() + 100);
+    for i in 0..seconds * 10 {
+        ring.push(unit(from_ms + i * 100, i % group == 0, bytes));
+    }
+}
+
+#[test]
+fn a_bit_rate_above_the_budget_is_said_with_what_would_do() {
+    let pre_roll = Duration::from_secs(10);
+    let bounds = |mb: usize| Bounds { max_bytes: mb * 1_000_000, max_time: Duration::from_secs(30) };
+    let mut ring = Ring::new(bounds(4));
+    // 8 Mbit/s into 4 MB.
+    fill_with(&mut ring, 60, 20, 100_000);
+    let coverage = ring.coverage();
+    assert!(coverage.held < Duration::from_secs(4) && coverage.bytes <= coverage.max_bytes, "{coverage:?}");
+    let trouble = coverage.trouble(pre_roll).expect("4 s are no pre-roll of 10 s");
+    let RingTrouble::TooSmall { needed_mb, .. } = trouble else { panic!("{trouble:?}") };
+    assert!(trouble.to_string().contains("set ring_max_mb to 13 or"), "{trouble}");
+    assert_eq!(coverage.trouble(Duration::from_secs(1)), None, "it is enough for that");
+
+    let mut enough = Ring::new(bounds(needed_mb as usize));
+    fill_with(&mut enough, 60, 20, 100_000);
+    assert_eq!(enough.coverage().trouble(pre_roll), None, "{:?}", enough.coverage());
+    // The camera is set to a lower rate: time is the nearer bound again.
+    fill_with(&mut ring, 120, 10, 1_000);
+    assert_eq!((ring.coverage().squeezed_to, ring.coverage().trouble(pre_roll)), (None, None));
+    assert!(ring.span() >= Duration::from_secs(28));
+}
+
+#[test]
+fn long_groups_are_no_trouble_and_are_measured() {
+    let mut ring = Ring::new(Bounds { max_bytes: 4_000_000, max_time: Duration::from_secs(15) });
+    fill_with(&mut ring, 60, 120, 1_000);
+    let coverage = ring.coverage();
+    assert_eq!(coverage.longest_group, Duration::from_millis(11_900), "to the last unit of the newest");
+    assert!(coverage.held >= Duration::from_millis(11_900) && coverage.held <= Duration::from_secs(15));
+    assert_eq!(coverage.trouble(Duration::from_secs(10)), None);
+}
+
+#[test]
+fn a_camera_without_keyframes_is_said_and_never_too_much() {
+    let mut ring = Ring::new(Bounds { max_bytes: 4_000_000, max_time: Duration::from_secs(15) });
+    ring.push(unit(0, true, 20_000));
+    for i in 1..3_000 {
+        ring.push(unit(i * 100, false, 20_000));
+        assert!(ring.bytes() <= 4_000_000);
+    }
+    assert!(ring.is_empty() && ring.units.capacity() <= SPARE_SLOTS, "what can't be decoded isn't kept");
+    let trouble = ring.coverage().trouble(Duration::from_secs(10)).expect("five minutes without a keyframe");
+    assert!(trouble.to_string().starts_with("no keyframe for 299 s"), "{trouble}");
+    // One that never had one.
+    let mut ring = Ring::new(wide());
+    (0..200).for_each(|i| ring.push(unit(i * 100, false, 10)));
+    assert_eq!(
+        ring.coverage().trouble(Duration::ZERO),
+        Some(RingTrouble::NoKeyframe { since: Duration::from_millis(19_900) })
+    );
+    ring.push(unit(20_000, true, 10));
+    assert_eq!(ring.coverage().trouble(Duration::ZERO), None);
+}
+
+#[test]
+fn memory_of_many_small_units_is_given_back() {
+    let mut ring = Ring::new(Bounds { max_bytes: 10_000_000, max_time: Duration::from_secs(3600) });
+    (0..30_000).for_each(|i| ring.push(unit(i, i % 100 == 0, 1)));
+    assert!(ring.len() > 20_000);
+    (0..40).for_each(|i| ring.push(unit(30_000 + i, true, 250_000)));
+    assert!(ring.len() < 50 && ring.units.capacity() <= SLOTS * 50 + SPARE_SLOTS, "{}", ring.units.capacity());
 }

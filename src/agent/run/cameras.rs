@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::events::{Event, Events};
-use super::health::{CameraRecord, Health};
+use super::health::{CameraRecord, Health, RingWatch};
 use super::incidents::{Inbox, Work};
 use crate::agent::capture::{AccessUnit, CameraState, CaptureSink, Frame};
 use crate::agent::config::{CameraId, Pace};
 use crate::agent::ring::SharedRing;
+use crate::base::clock::Clock;
 use crate::base::queue::Queue;
 use crate::base::stop::StopToken;
 
@@ -17,6 +18,10 @@ pub struct CameraSink {
     pub camera: CameraId,
     /// Its encoded video.
     pub ring: SharedRing,
+    /// Says what is wrong with that.
+    pub ring_watch: Arc<RingWatch>,
+    /// The daemon's.
+    pub clock: Arc<dyn Clock>,
     /// Inference's queue.
     pub frames: Queue<Frame>,
     /// The incident stage, which must hear of a camera that is lost.
@@ -37,6 +42,7 @@ impl CaptureSink for CameraSink {
     fn access_unit(&self, unit: AccessUnit) {
         self.health.video_came(&self.record);
         self.ring.push(unit);
+        self.ring_watch.look(self.clock.now());
     }
 
     fn frame(&self, frame: Frame) {

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{Applies, Config, Pace, Problem, Source, Storage};
+use crate::agent::config::{Applies, CameraId, Config, Pace, Problem, Source, Storage};
 use crate::agent::control::Control;
 use crate::agent::health::Sensors;
 use crate::agent::http::{self, Api, HttpError};
@@ -61,7 +61,7 @@ use crate::contract::outbox::Outbox;
 
 use cameras::CameraSink;
 use events::Events;
-use health::Health;
+use health::{Health, RingWatch};
 use incidents::{Inbox, Settings, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
@@ -277,7 +277,11 @@ impl Daemon {
                 vec![spawn.stage("infer", move |beat| inference.run(beat))?]
             }
         };
-        health.watch_queues(frames.clone(), inbox.clone(), store.clone(), rings.clone());
+        let watch = |(id, ring): (&CameraId, &SharedRing)| {
+            (id.clone(), Arc::new(RingWatch::new(id.clone(), ring.clone(), clip_rules.clone())))
+        };
+        let ring_watches: BTreeMap<_, _> = rings.iter().map(watch).collect();
+        health.watch_queues(frames.clone(), inbox.clone(), store.clone(), ring_watches.clone());
 
         let capture_stop = StopToken::new();
         let mut capture_stages = Vec::new();
@@ -293,6 +297,8 @@ impl Daemon {
                 sink: Arc::new(CameraSink {
                     camera: camera.id.clone(),
                     ring: rings[&camera.id].clone(),
+                    ring_watch: ring_watches[&camera.id].clone(),
+                    clock: clock.clone(),
                     frames: frames.clone(),
                     inbox: inbox.clone(),
                     events: events.clone(),

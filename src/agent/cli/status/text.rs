@@ -61,6 +61,7 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
         if !dropped.is_empty() {
             parts.push(format!("dropped: {dropped}"));
         }
+        parts.extend(health.ring.iter().filter_map(|ring| ring.trouble.clone()));
     }
     format!("{}: {}", condition.camera, parts.join("; "))
 }

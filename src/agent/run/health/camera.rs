@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::super::pressure::Rate;
+use super::ring_watch::RingWatch;
 use super::sight::{self, Blind, Look, Seen};
 use crate::agent::capture::{CameraState, Stats};
 use crate::agent::config::CameraId;
 use crate::agent::incident::arming::Arming;
-use crate::agent::ring::SharedRing;
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::contract::heartbeat::{CameraHealth, SamplingHealth};
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
@@ -176,7 +176,7 @@ impl CameraRecord {
     }
 
     /// As the heartbeat carries it, while the model is shown so many of eight frames.
-    pub fn health(&self, now: Mono, rate: Rate, ring: Option<&SharedRing>) -> CameraHealth {
+    pub fn health(&self, now: Mono, rate: Rate, ring: Option<&RingWatch>) -> CameraHealth {
         let (status, reason, blind, arming) = {
             let state = self.state();
             let (status, reason) = in_words(state.now.as_ref().map(|s| &s.0));
@@ -193,7 +193,7 @@ impl CameraRecord {
             ("overtaken_before_inference".to_owned(), count(&self.overtaken)),
             ("not_classified".to_owned(), count(&self.inference_failures)),
         ]);
-        if let Some(counts) = ring.map(SharedRing::counts) {
+        if let Some(counts) = ring.map(RingWatch::counts) {
             drops.insert("ring_oversized_groups".to_owned(), counts.oversized_groups);
             drops.insert("ring_undecodable".to_owned(), counts.undecodable);
             drops.insert("ring_time_falls".to_owned(), counts.time_falls);
@@ -215,6 +215,7 @@ impl CameraRecord {
                 0 => None,
                 ns => Some(now.since(Mono::from_nanos(ns)).as_millis() as u64),
             },
+            ring: ring.map(RingWatch::health),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod camera;
 mod durations;
+mod ring_watch;
 mod sight;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,6 @@ use crate::agent::incident::MachineCounters;
 use crate::agent::incident::arming::Arming;
 use crate::agent::infer::EngineInfo;
 use crate::agent::infer::manifest::Manifest;
-use crate::agent::ring::SharedRing;
 use crate::agent::store::Store;
 use crate::agent::uplink::Link;
 use crate::base::clock::{Clock, Mono, Wall};
@@ -37,13 +37,14 @@ use crate::contract::status::DeviceStatus;
 
 pub use camera::CameraRecord;
 use durations::Durations;
+pub use ring_watch::RingWatch;
 use sight::Look;
 
 struct Queues {
     frames: Queue<Frame>,
     inbox: Inbox,
     store: Store,
-    rings: BTreeMap<CameraId, SharedRing>,
+    rings: BTreeMap<CameraId, Arc<RingWatch>>,
 }
 
 /// See the module's doc.
@@ -112,7 +113,7 @@ impl Health {
         frames: Queue<Frame>,
         inbox: Inbox,
         store: Store,
-        rings: BTreeMap<CameraId, SharedRing>,
+        rings: BTreeMap<CameraId, Arc<RingWatch>>,
     ) {
         self.queues.set(Queues { frames, inbox, store, rings }).ok();
     }
@@ -287,7 +288,8 @@ impl HealthSource for Health {
     fn report(&self) -> HealthReport {
         let readings = self.sensors.read(self.clock.wall());
         let (now, rings) = (self.clock.now(), self.queues.get().map(|q| &q.rings));
-        let health = |id, record: &CameraRecord| record.health(now, self.rate(), rings.and_then(|r| r.get(id)));
+        let health =
+            |id, record: &CameraRecord| record.health(now, self.rate(), rings.and_then(|r| r.get(id)).map(Arc::as_ref));
         let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), health(id, record))).collect();
         let machine = *self.machine.lock().expect("nothing panics under this lock");
         let mut drops = BTreeMap::from([

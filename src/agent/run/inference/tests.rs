@@ -1,17 +1,20 @@
 //! The inference stage with an engine that takes as long as the test says, four cameras, and a clock that only the
 //! engine and the cameras' pictures move.
 
+use std::sync::RwLock;
+
 use tempfile::TempDir;
 
 use super::*;
 use crate::agent::capture::{CameraState, CaptureSink, Tap};
+use crate::agent::clip::Rules;
 use crate::agent::config::{self, CameraId, Pace};
 use crate::agent::health::Sensors;
 use crate::agent::infer::classifier::Options;
 use crate::agent::infer::{Encoder, Engine, EngineError, Slot, scripted};
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::run::cameras::CameraSink;
-use crate::agent::run::health::CameraRecord;
+use crate::agent::run::health::{CameraRecord, RingWatch};
 use crate::base::clock::{ManualClock, Wall};
 use crate::base::queue::Full;
 use crate::base::stop::StopToken;
@@ -72,12 +75,16 @@ impl Rig {
         let health = Arc::new(Health::new(&config, (model, &manifest), info, (clock.clone(), sensors)));
         let same: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
         let frames = Queue::new(2, Full::DropOldestInPlace(same));
+        let clip_rules = Arc::new(RwLock::new(Rules::new(&config.clip, &config.incident)));
         let camera = |(n, fps): (usize, &f64)| {
             let camera = CameraId::new(&format!("c{n}"));
             let record = health.camera(&camera);
+            let ring = SharedRing::new(Bounds { max_bytes: 1, max_time: Duration::ZERO });
             let sink = CameraSink {
+                ring_watch: Arc::new(RingWatch::new(camera.clone(), ring.clone(), clip_rules.clone())),
+                clock: clock.clone(),
                 camera,
-                ring: SharedRing::new(Bounds { max_bytes: 1, max_time: Duration::ZERO }),
+                ring,
                 frames: frames.clone(),
                 inbox: Inbox::default(),
                 events: Events::default(),
