@@ -8,7 +8,7 @@ use std::time::Duration;
 use vedette::agent::capture::CameraState;
 use vedette::agent::config::{Camera, Pace, Source};
 
-use crate::common::camera::{ALL, Running, Seen, camera, file};
+use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};
 use crate::common::rtsp::RtspServer;
 use crate::common::video;
 
@@ -45,10 +45,7 @@ fn sends_rubbish(mut stream: TcpStream) {
 
 fn rtsp(address: impl std::fmt::Display) -> Camera {
     let url = format!("rtsp://{address}/stream");
-    Camera {
-        frozen_after: Duration::from_secs(2),
-        ..camera(Source::Rtsp { url, credentials: None, latency: Duration::from_millis(200) })
-    }
+    Camera { frozen_after: Duration::from_secs(2), ..camera(rtsp(url, None)) }
 }
 
 /// Every bad camera that there is.

@@ -3,19 +3,14 @@
 use std::time::Duration;
 
 use vedette::agent::capture::{CameraState, CaptureError, Codec, FrameTap, Rotation, Wants, read_file};
-use vedette::agent::config::{CameraId, Credentials, Pace, Source};
+use vedette::agent::config::{CameraId, Pace, Source};
 use vedette::base::stop::StopToken;
 
-use crate::common::camera::{ALL, Running, Seen, camera, file};
+use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};
 use crate::common::rtsp::RtspServer;
 use crate::common::video;
 
 const UNITS: Wants = Wants { access_units: true, frames: None };
-
-fn rtsp(url: String, login: Option<(&str, &str)>) -> Source {
-    let credentials = login.map(|(user, password)| Credentials { user: user.into(), password: password.into() });
-    Source::Rtsp { url, credentials, latency: Duration::from_millis(200) }
-}
 
 /// What holds for everything any camera gives, if it was neither interrupted nor late.
 fn keeps_the_contract(what: &str, seen: &Seen, size: (u32, u32), codec: Codec) {

@@ -9,7 +9,7 @@ use vedette::agent::capture::{Codec, StreamInfo};
 use vedette::agent::config::{Camera, Mask, Pace, Point, Source};
 
 use crate::common::agent::Agent;
-use crate::common::camera::{ALL, Running, Seen, camera, file};
+use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};
 use crate::common::rtsp::RtspServer;
 use crate::common::{video, wait_for};
 
@@ -117,8 +117,8 @@ fn a_network_camera_that_changes_its_size_goes_on() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = ts(dir.path(), "size.ts", [("640x360", 25), ("320x240", 25)], 4);
     let server = RtspServer::start(&[], &[("a264", &path)]);
-    let rtsp = || Source::Rtsp { url: server.url("a264"), credentials: None, latency: Duration::from_millis(200) };
-    for (what, camera) in [("plain", camera(rtsp())), ("masked", masked(camera(rtsp())))] {
+    let source = || rtsp(server.url("a264"), None);
+    for (what, camera) in [("plain", camera(source())), ("masked", masked(camera(source())))] {
         let is_masked = !camera.masks.is_empty();
         let running = Running::start_late(camera, ALL);
         let both = |s: &Seen| s.units.iter().any(|u| u.stream.width == 320) && s.frames.iter().any(|f| f.height == 360);
@@ -146,8 +146,8 @@ fn a_network_camera_that_comes_back_with_another_codec_goes_on() {
     let h265 = video::h265(dir.path(), "a265.mp4", "320x180", 15, 60);
     let server = RtspServer::start(&[], &[("a", &h264)]);
     let (url, port) = (server.url("a"), server.port.to_string());
-    let rtsp = Source::Rtsp { url, credentials: None, latency: Duration::from_millis(200) };
-    let running = Running::start_late(camera(rtsp), ALL);
+    let source = rtsp(url, None);
+    let running = Running::start_late(camera(source), ALL);
     let before = running.recorder.wait_for("frames", |s| s.frames.len() >= 8);
     drop(server);
     let _again = RtspServer::start(&["--port", &port], &[("a", &h265)]);

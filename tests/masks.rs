@@ -8,7 +8,7 @@ use vedette::agent::capture::{AccessUnit, Codec, Rotation};
 use vedette::agent::config::{Camera, CameraId, Mask, Pace, Point, Source};
 
 use crate::common::agent::{Agent, json_lines, stderr, stdout};
-use crate::common::camera::{ALL, Running, Seen, camera, file};
+use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};
 use crate::common::rtsp::RtspServer;
 use crate::common::{video, wait_for};
 
@@ -205,8 +205,8 @@ fn a_masked_camera_stays_masked_when_it_comes_back() {
     let h265 = video::h265(dir.path(), "a265.mp4", "320x180", 15, 60);
     let server = RtspServer::start(&[], &[("a", &h264)]);
     let (url, port) = (server.url("a"), server.port.to_string());
-    let rtsp = Source::Rtsp { url, credentials: None, latency: Duration::from_millis(200) };
-    let running = Running::start_late(masked(rtsp), ALL);
+    let source = rtsp(url, None);
+    let running = Running::start_late(masked(source), ALL);
     let before = running.recorder.wait_for("frames", |s| s.frames.len() >= 12);
     drop(server);
     // It comes back with another codec.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vedette::agent::capture::{
     AccessUnit, CameraState, Capture, CaptureError, CaptureSink, Frame, FrameTap, Snapshots, Stats, Wants,
 };
-use vedette::agent::config::{Camera, CameraId, Pace, Source};
+use vedette::agent::config::{Camera, CameraId, Credentials, Pace, Source, Transport};
 use vedette::base::clock::{Clock, Mono, SystemClock, Wall};
 use vedette::base::progress::Beat;
 use vedette::base::stage::{Ended, Stage};
@@ -84,6 +84,17 @@ pub fn camera(source: Source) -> Camera {
         encode_kbps: 1_000,
         frozen_after: Duration::from_secs(10),
     }
+}
+
+/// A network camera over this transport.
+pub fn rtsp_over(transport: Transport, url: String, login: Option<(&str, &str)>) -> Source {
+    let credentials = login.map(|(user, password)| Credentials { user: user.into(), password: password.into() });
+    Source::Rtsp { url, credentials, transport, latency: Duration::from_millis(200) }
+}
+
+/// A network camera.
+pub fn rtsp(url: String, login: Option<(&str, &str)>) -> Source {
+    rtsp_over(Transport::Auto, url, login)
 }
 
 /// A file as a camera.

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod broker;
 pub mod camera;
+pub mod odd_camera;
 pub mod relay;
 pub mod rtsp;
 pub mod video;

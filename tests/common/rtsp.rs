@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A server that listens.
 pub struct RtspServer {
     child: Child,
@@ -28,6 +30,21 @@ impl RtspServer {
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("readable");
         let port = line.trim().parse().expect("the RTSP server prints its port (package gir1.2-gst-rtsp-server-1.0)");
         RtspServer { child, port }
+    }
+
+    /// Stops the server where it is, with all its connections open, until [`Self::go_on`].
+    pub fn stall(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a stalled server go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it was started by us");
     }
 
     /// The address of one of its videos.

@@ -108,3 +108,10 @@ pub fn joined(parts: &[&Path], name: &str) -> PathBuf {
     std::fs::write(&path, whole).expect("a writable directory");
     path
 }
+
+/// So many seconds of H.264 as it comes from an encoder: 320x180, 15 pictures a second, a keyframe a second, one
+/// slice a picture, no B-frames, parameters before each keyframe.
+pub fn annex_b(dir: &Path, seconds: u32) -> PathBuf {
+    let source = format!("testsrc2=size=320x180:rate=15:duration={seconds}");
+    render(dir, "plain.h264", &source, "-c:v libx264 -preset veryfast -bf 0 -g 15 -slices 1 -pix_fmt yuv420p")
+}

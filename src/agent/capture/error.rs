@@ -5,6 +5,7 @@ use std::time::Duration;
 use gstreamer::glib;
 
 use super::pixels::PixelsError;
+use super::rtsp::Route;
 use super::v4l2::DeviceError;
 use crate::base::error::Retry;
 
@@ -115,6 +116,57 @@ pub enum CaptureError {
         /// In GStreamer's words.
         reason: String,
     },
+    /// Connected, but it doesn't answer.
+    #[error(
+        "{place} takes the connection and gives no whole answer within {} s; restart the camera, and check that this is its RTSP port",
+        within.as_secs_f32()
+    )]
+    NoAnswer {
+        /// Of the camera.
+        place: String,
+        /// In which it should have.
+        within: Duration,
+    },
+    /// Something answers that doesn't speak RTSP.
+    #[error("{place} is not an RTSP camera: it answers with {found}; check address and port (RTSP's is usually 554)")]
+    NotRtsp {
+        /// Asked.
+        place: String,
+        /// What it said.
+        found: String,
+    },
+    /// The session before can't be ended.
+    #[error("{place} holds on to the last connection with an answer that does not end; restart the camera")]
+    HeldOn {
+        /// Of the camera.
+        place: String,
+    },
+    /// Packets were agreed on, and none come.
+    #[error(
+        "{place} sends by {route}, but nothing arrives: something between swallows it; transport = \"tcp\" avoids that"
+    )]
+    NoPackets {
+        /// Of the camera.
+        place: String,
+        /// How they should have come.
+        route: Route,
+    },
+    /// The camera's packets don't travel like that.
+    #[error("{place} does not send its video over {route}; transport = \"auto\" tries the other ways")]
+    TransportRefused {
+        /// Of the camera.
+        place: String,
+        /// What was asked for.
+        route: Route,
+    },
+    /// It describes its video and then won't play it.
+    #[error("{place} refuses to play what it offers (status {answer}); restart the camera, or correct the path")]
+    Refused {
+        /// Of the camera.
+        place: String,
+        /// Status and what it means.
+        answer: String,
+    },
     /// Connected, but nothing new comes.
     #[error("{place} has sent no {what} for {} s", after.as_secs_f32())]
     Frozen {
@@ -177,6 +229,12 @@ impl CaptureError {
         match self {
             CaptureError::Unreadable { .. }
             | CaptureError::Unreachable { .. }
+            | CaptureError::NoAnswer { .. }
+            | CaptureError::NotRtsp { .. }
+            | CaptureError::HeldOn { .. }
+            | CaptureError::NoPackets { .. }
+            | CaptureError::TransportRefused { .. }
+            | CaptureError::Refused { .. }
             | CaptureError::Frozen { .. }
             | CaptureError::Closed { .. }
             | CaptureError::Device(_)

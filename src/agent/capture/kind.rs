@@ -7,6 +7,7 @@ use gstreamer as gst;
 use gstreamer::glib;
 
 use super::error::CaptureError;
+use super::knock::Door;
 use super::outlet::Outlet;
 use super::{csi, file, rtsp, test, v4l2};
 use crate::agent::config;
@@ -26,6 +27,10 @@ pub enum Pacing {
 pub trait Kind {
     /// Path or address, for messages; never with credentials in it.
     fn place(&self) -> String;
+    /// Whom to look at before a session begins; nobody for what isn't in the network.
+    fn door(&self) -> Option<Door> {
+        None
+    }
     /// Adds the source to the pipeline; it offers its pads to the outlet when it knows them.
     fn build(&self, pipeline: &gst::Pipeline, outlet: &Outlet) -> Result<(), CaptureError>;
     /// Whether a session could begin now. Asked once a second between sessions of a camera that is plugged into this machine;
@@ -33,12 +38,15 @@ pub trait Kind {
     fn ready(&self) -> Result<(), CaptureError> {
         Ok(())
     }
+    /// Called now and then while video comes.
+    fn keep_alive(&self, _pipeline: &gst::Pipeline) {}
     /// What an error of GStreamer means for this kind of camera.
     fn explain(&self, trouble: &Trouble) -> CaptureError;
 }
 
-/// The kind that a configured source is, and who paces it. `sample_fps`: the model's rate, if it looks at it.
-pub fn of(source: &config::Source, sample_fps: Option<f32>) -> (Box<dyn Kind>, Pacing) {
+/// The kind that a configured source is, and who paces it. `sample_fps`: the model's rate, if it looks at it; `refusals`:
+/// how many transports a network camera has refused so far.
+pub fn of(source: &config::Source, sample_fps: Option<f32>, refusals: usize) -> (Box<dyn Kind>, Pacing) {
     match source {
         config::Source::V4l2 { device, wish, controls } => {
             let kind = v4l2::V4l2 {
@@ -61,12 +69,14 @@ pub fn of(source: &config::Source, sample_fps: Option<f32>) -> (Box<dyn Kind>, P
             };
             (Box::new(file::File { path: path.clone() }), pacing)
         }
-        config::Source::Rtsp { url, credentials, latency } => {
+        config::Source::Rtsp { url, credentials, transport, latency } => {
             let kind = rtsp::Rtsp {
                 url: url.clone(),
                 shown: source.to_string(),
                 credentials: credentials.clone(),
+                route: rtsp::Route::of(*transport, refusals),
                 latency: *latency,
+                offer: Arc::default(),
             };
             (Box::new(kind), Pacing::Live)
         }

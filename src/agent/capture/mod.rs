@@ -14,8 +14,10 @@
 //! | file | is |
 //! |---|---|
 //! | `kind`, `csi`, `file`, `rtsp`, `test`, `v4l2` | kinds of camera, and what their errors mean |
+//! | `knock` | who answers at a network camera's address |
 //! | `elements`, `hardware` | GStreamer's elements by name; the choice of decoder and encoder |
 //! | `plug` | demultiplexers and depayloaders |
+//! | `packets` | what a depayloader may see |
 //! | `outlet` | the pipeline behind that |
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
 //! | `mask` | what is hidden, painted over |
@@ -36,9 +38,11 @@ mod file;
 mod frames;
 pub mod hardware;
 mod kind;
+mod knock;
 mod mask;
 mod nal;
 mod outlet;
+mod packets;
 mod patience;
 mod picture;
 mod pixels;

@@ -83,6 +83,11 @@ impl Outlet {
         *self.0.shared.chosen.lock().expect("nothing panics under this lock") = Some(chosen);
     }
 
+    /// A packet was left out that couldn't be unpacked.
+    pub fn malformed(&self) {
+        self.0.shared.stats.malformed.add(1);
+    }
+
     /// A stream of the source. Called from streaming threads.
     pub fn offer(&self, pad: &gst::Pad, times: Times) {
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));

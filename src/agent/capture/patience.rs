@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::agent::capture::v4l2::DeviceError;
-    use crate::agent::config::VideoWish;
+    use crate::agent::config::{Transport, VideoWish};
 
     fn absent() -> CaptureError {
         CaptureError::Device(DeviceError::Absent { path: PathBuf::from("/dev/video0") })
@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_network_camera_is_tried_ever_less_often_and_never_after_more_than_a_minute() {
-        let source = Source::Rtsp { url: "rtsp://a/b".into(), credentials: None, latency: Duration::ZERO };
+        let transport = Transport::Auto;
+        let source = Source::Rtsp { url: "rtsp://a/b".into(), credentials: None, transport, latency: Duration::ZERO };
         let mut patience = Patience::with(&source);
         let waits: Vec<Duration> = (0..20).map(|_| patience.next(Retry::Later)).collect();
         assert!(waits[0] <= REMOTE.0 * 2 && waits.iter().all(|w| *w <= REMOTE.1) && waits[19] > LOCAL.1, "{waits:?}");

@@ -10,6 +10,7 @@ use gstreamer::prelude::*;
 use super::elements;
 use super::error::CaptureError;
 use super::outlet::{Outlet, Times};
+use super::packets::{Coding, only_whole};
 
 /// Links what fits to `pad`, or offers it as it is. `times` is what is known about its time-stamps.
 pub fn plug(pipeline: &gst::Pipeline, pad: &gst::Pad, times: Times, outlet: &Outlet) -> Result<(), CaptureError> {
@@ -47,6 +48,10 @@ pub fn plug(pipeline: &gst::Pipeline, pad: &gst::Pad, times: Times, outlet: &Out
     } else if let Some(depayloader) = elements::best(gst::ElementFactoryType::DEPAYLOADER, &caps) {
         let depayloader = depayloader.create().build().map_err(|_| failed("a depayloader can't be made"))?;
         let source = depayloader.static_pad("src").ok_or_else(|| failed("a depayloader has no output"))?;
+        if let Some(pad) = depayloader.static_pad("sink") {
+            let outlet = outlet.clone();
+            only_whole(&pad, Coding::of(&caps), move || outlet.malformed());
+        }
         // The network doesn't wait: everything behind the pad is there before it is linked.
         add(&depayloader)?;
         outlet.offer(&source, times);

@@ -13,12 +13,14 @@ use gstreamer::prelude::*;
 use super::error::CaptureError;
 use super::hardware::{self, Doer};
 use super::kind::{self, Kind, Pacing, Trouble};
+use super::knock::knock;
 use super::outlet::Outlet;
 use super::shared::{Activity, Chosen, Shared, Stamps};
 use super::timeline::Origin;
 use super::{CameraState, Capture, elements};
 use crate::base::clock::Mono;
 use crate::base::progress::Beat;
+use crate::base::stage::Stage;
 use crate::base::stop::StopToken;
 
 /// How a session ended well.
@@ -31,7 +33,7 @@ pub enum End {
 }
 
 /// What one session hands on to the next of the same camera.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Continuity {
     /// No time may come before this.
     not_before: Mono,
@@ -39,6 +41,10 @@ pub struct Continuity {
     interrupted: bool,
     /// Hardware has failed with this camera's stream: the next sessions do without.
     hardware_failed: bool,
+    /// Transports that a network camera has refused.
+    refusals: usize,
+    /// The session before, if it is still on its way down.
+    ending: Option<Stage>,
     /// What was taken of what the camera offers, as it was said last.
     chosen: Option<Chosen>,
 }
@@ -74,6 +80,11 @@ impl Continuity {
 const ROUND: Duration = Duration::from_millis(50);
 /// What a camera may take from connecting to its first picture, at least.
 const CONNECT_LEAST: Duration = Duration::from_secs(15);
+/// How often a kind of camera is given the chance to say that we are still there. RTSP sessions end after 60 s of
+/// silence unless the camera says otherwise; few allow less than 30 s.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// What a live session may take to end before it is left to itself.
+const END_MOST: Duration = Duration::from_secs(3);
 /// What a session that came to the end of its stream saw.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
@@ -95,13 +106,20 @@ pub fn run_once(
     beat: &Beat,
 ) -> Result<(End, Seen), CaptureError> {
     elements::init()?;
-    let (kind, pacing) = kind::of(&capture.camera.source, capture.sample_fps());
+    let (kind, pacing) = kind::of(&capture.camera.source, capture.sample_fps(), continuity.refusals);
+    if continuity.ending.as_ref().is_some_and(|ending| !ending.is_finished()) {
+        return Err(CaptureError::HeldOn { place: kind.place() });
+    }
+    continuity.ending = None;
+    if let Some(door) = kind.door() {
+        knock(door, &capture.clock, stop, beat)?;
+    }
     let playing = Playing::start(capture, kind.as_ref(), pacing, continuity)?;
     continuity.say(playing.shared.chosen(), capture);
     let outcome = playing.watch(capture, kind.as_ref(), stop, beat);
     let announced = playing.announced();
     let shared = Arc::clone(&playing.shared);
-    drop(playing);
+    continuity.ending = playing.end(beat);
     if let Err(e) = &outcome {
         continuity.blame_hardware(e, &shared);
     }
@@ -109,22 +127,29 @@ pub fn run_once(
     if let Some(end) = stamps.timeline.end() {
         (continuity.not_before, continuity.interrupted) = (end, true);
     }
+    if let Err(CaptureError::TransportRefused { .. }) = outcome {
+        continuity.refusals += 1;
+    }
     let seen = Seen { jumps: stamps.jumps, end: continuity.not_before, announced, size: shared.size() };
     outcome.map(|end| (end, seen))
 }
 
-/// A pipeline that plays; dropping it ends it.
+/// A pipeline that plays.
 struct Playing {
-    pipeline: gst::Pipeline,
+    pipeline: Ends,
     bus: gst::Bus,
     shared: Arc<Shared>,
     started: Mono,
+    interrupted: bool,
 }
 
-impl Drop for Playing {
+/// Dropping it ends it.
+struct Ends(gst::Pipeline);
+
+impl Drop for Ends {
     fn drop(&mut self) {
-        if self.pipeline.set_state(gst::State::Null).is_err() {
-            log::debug!(camera:% = self.shared.camera; "the pipeline ended with an error");
+        if self.0.set_state(gst::State::Null).is_err() {
+            log::debug!("a pipeline ended with an error");
         }
     }
 }
@@ -162,13 +187,53 @@ impl Playing {
             failure: Mutex::new(None),
             bus: bus.clone(),
         });
-        let playing = Playing { pipeline, bus, shared, started: capture.clock.now() };
-        kind.build(&playing.pipeline, &Outlet::new(&playing.pipeline, Arc::clone(&playing.shared)))?;
+        let playing = Playing {
+            pipeline: Ends(pipeline),
+            bus,
+            shared,
+            started: capture.clock.now(),
+            interrupted: continuity.interrupted,
+        };
+        let pipeline = &playing.pipeline.0;
+        kind.build(pipeline, &Outlet::new(pipeline, Arc::clone(&playing.shared)))?;
         // Why it may not start is on the bus, where `watch` finds it.
-        if playing.pipeline.set_state(gst::State::Playing).is_err() && !playing.bus.have_pending() {
+        if pipeline.set_state(gst::State::Playing).is_err() && !playing.bus.have_pending() {
             return Err(CaptureError::Pipeline { place: kind.place(), reason: "the pipeline doesn't start".into() });
         }
         Ok(playing)
+    }
+
+    /// Ends it, in a thread of its own: GStreamer waits for a camera that has begun an answer and doesn't end it.
+    /// A live session that isn't down in time is left to go by itself, and handed back.
+    fn end(self, beat: &Beat) -> Option<Stage> {
+        let Playing { pipeline, shared, .. } = self;
+        let down = StopToken::new();
+        let told = down.clone();
+        let thread = Stage::spawn(
+            "capture-end",
+            || {},
+            move || {
+                drop(pipeline);
+                told.stop();
+            },
+        );
+        let ending = match thread {
+            Ok(ending) => ending,
+            Err(e) => {
+                // What was to be dropped there is gone with it, in this thread.
+                log::debug!(camera:% = shared.camera; "no thread to end a session in: {e}");
+                return None;
+            }
+        };
+        let until = shared.clock.now() + END_MOST;
+        while !down.wait(ROUND) && !ending.is_finished() {
+            beat.beat();
+            if shared.lossy() && shared.clock.now() >= until {
+                log::warn!(camera:% = shared.camera; "{} does not let go of its connection", shared.place);
+                return Some(ending);
+            }
+        }
+        None
     }
 
     /// Waits for the end of the session, whatever it is.
@@ -176,6 +241,7 @@ impl Playing {
         let shared = &self.shared;
         let mut running = false;
         let mut missing = None;
+        let mut kept_alive = self.started;
         loop {
             beat.beat();
             if stop.is_stopped() {
@@ -199,7 +265,14 @@ impl Playing {
             }
             if !running && (shared.units_seen.count() > 0 || shared.pictures_seen.count() > 0) {
                 running = true;
+                if self.interrupted {
+                    log::info!(camera:% = shared.camera; "camera is back");
+                }
                 shared.sink.state(CameraState::Running { size: shared.size(), video: shared.chosen().map(|c| c.what) });
+            }
+            if running && shared.clock.now().since(kept_alive) >= KEEP_ALIVE_EVERY {
+                kept_alive = shared.clock.now();
+                kind.keep_alive(&self.pipeline.0);
             }
             self.check_life(capture.camera.frozen_after)?;
         }
@@ -240,7 +313,7 @@ impl Playing {
 
     /// The stream's length, if its container says.
     fn announced(&self) -> Option<Duration> {
-        self.pipeline.query_duration::<gst::ClockTime>().map(Duration::from)
+        self.pipeline.0.query_duration::<gst::ClockTime>().map(Duration::from)
     }
 }
 

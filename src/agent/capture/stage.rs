@@ -119,6 +119,8 @@ pub struct Stats {
     pub frames: Count,
     /// Access units or pictures left out because decoder or encoder were late.
     pub skipped: Count,
+    /// Packets from the network left out because they didn't hold what they announced.
+    pub malformed: Count,
     /// Sessions begun.
     pub sessions: Count,
 }
@@ -151,7 +153,7 @@ impl Capture {
     /// one that somebody must act on; it has been logged and reported already.
     pub fn run(&self, stop: &StopToken, beat: &Beat) -> Result<(), CaptureError> {
         let mut continuity = Continuity::default();
-        let (kind, _) = kind::of(&self.camera.source, self.sample_fps());
+        let (kind, _) = kind::of(&self.camera.source, self.sample_fps(), 0);
         let mut patience = Patience::with(&self.camera.source);
         let outcome = loop {
             let given = self.given();

@@ -16,6 +16,14 @@ const STEP_NS: i64 = 10_000_000;
 /// ... each time that so much has passed.
 const STEP_EVERY_NS: i64 = 10_000_000_000;
 
+/// A live stream's time can't be further ahead of the clock than this ...
+const AHEAD_MOST_NS: i64 = 3_000_000_000;
+/// ... and a stream that is further behind has changed its times; no network holds back so much.
+const BEHIND_MOST_NS: i64 = 30_000_000_000;
+
+/// Between two pictures whose times are not the stream's.
+const LEAST_NS: i64 = 1_000_000;
+
 /// Where a session's times begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -35,7 +43,7 @@ pub struct Stamp {
     pub pts: Mono,
     /// Decoding.
     pub dts: Mono,
-    /// The stream's own times went back here.
+    /// The stream's own times went back here, or away from the clock.
     pub jumped: bool,
 }
 
@@ -102,9 +110,15 @@ impl Timeline {
         });
         let mut pts_out = pts_in + offset;
         // A step of ours is no jump of the stream's.
-        let jumped = !first && pts_out + STEP_NS < self.last_dts;
+        let away = self.is_away(pts_out, nanos(now));
+        let jumped = !first && (away || pts_out + STEP_NS < self.last_dts);
         if jumped {
             pts_out = self.max_pts + self.interval;
+            if away {
+                // By steps so small that a stream that jumps all the time doesn't run away from the clock.
+                pts_out = nanos(now).max(self.max_pts + LEAST_NS);
+                self.drift = Drift::default();
+            }
             self.offset = Some(pts_out - pts_in);
             self.waiting.clear();
             dts_in = dts.unwrap_or_else(|| self.decode_time(pts_in));
@@ -118,6 +132,12 @@ impl Timeline {
             self.offset = Some(offset + self.drift.step(nanos(now), dts_out));
         }
         Stamp { pts: mono(pts_out), dts: mono(dts_out), jumped }
+    }
+
+    /// Whether a live stream's time can't be that of what has just arrived.
+    fn is_away(&self, pts: i64, now: i64) -> bool {
+        let late = now - pts;
+        matches!(self.origin, Origin::Arrival { .. }) && !(-AHEAD_MOST_NS..=BEHIND_MOST_NS).contains(&late)
     }
 
     /// The decode time of the access unit presented at `pts`: the presentation times in rising order, `reorder`
@@ -256,7 +276,49 @@ mod tests {
         assert!(stalled.iter().all(|e| (5..=15).contains(e)), "{:?}", stalled.iter().max());
     }
 
+    #[test]
+    fn times_that_run_away_from_the_clock_are_brought_back() {
+        for away in [3_600 * 25, -3_600 * 25] {
+            let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
+            let at = |i: i64| Mono::from_nanos((5_000_000_000 + i * FRAME) as u64);
+            let mut jumps = 0;
+            for i in 0..100 {
+                let moved = if i < 50 { i } else { i + away };
+                let s = line.stamp(Some(moved * FRAME), None, Some(FRAME), at(i));
+                assert_eq!(s.pts, at(i), "picture {i}");
+                jumps += usize::from(s.jumped);
+            }
+            assert_eq!(jumps, 1);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_held_back_for_long_catches_up_without_a_jump() {
+        let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
+        for i in 0..500 {
+            let now = Mono::from_nanos((5_000_000_000 + i.max(300) * FRAME) as u64);
+            let now = if i < 50 { Mono::from_nanos((5_000_000_000 + i * FRAME) as u64) } else { now };
+            assert!(!line.stamp(Some(i * FRAME), None, Some(FRAME), now).jumped, "picture {i}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn live_times_stay_near_the_clock(
+            input in prop::collection::vec((-1_000_000_000_000..1_000_000_000_000_i64, 1_000_000..100_000_000_i64), 1..200),
+        ) {
+            let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
+            let (mut now, mut last) = (nanos(NOW), 0);
+            for (pts, passed) in input {
+                now += passed;
+                let s = line.stamp(Some(pts), None, None, mono(now));
+                let late = now - nanos(s.pts);
+                prop_assert!((-AHEAD_MOST_NS - INTERVAL_NS..=BEHIND_MOST_NS).contains(&late), "{late}");
+                prop_assert!(nanos(s.dts) >= last && s.dts <= s.pts);
+                last = nanos(s.dts);
+            }
+        }
+
         #[test]
         fn whatever_comes_the_invariants_hold(
             input in prop::collection::vec(

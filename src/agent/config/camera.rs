@@ -9,7 +9,7 @@ use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, seco
 use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
-use super::{Camera, CameraId, Config, Pace, Problem, Schedule, Source, files, local, secret, shape, url};
+use super::{Camera, CameraId, Config, Pace, Problem, Schedule, Source, Transport, files, local, secret, shape, url};
 use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
@@ -36,9 +36,17 @@ enum SourceKind {
 const KEYS_OF_KINDS: [(SourceKind, &str, &[&str]); 5] = [
     (SourceKind::Csi, "csi", local::CSI),
     (SourceKind::File, "file", &["path", "pace", "repeat"]),
-    (SourceKind::Rtsp, "rtsp", &["url", "credentials_file", "latency_ms"]),
+    (SourceKind::Rtsp, "rtsp", &["url", "credentials_file", "transport", "latency_ms"]),
     (SourceKind::Test, "test", &["width", "height", "fps"]),
     (SourceKind::V4l2, "v4l2", local::V4L2),
+];
+
+const TRANSPORTS: [(&str, Transport); 5] = [
+    ("auto", Transport::Auto),
+    ("tcp", Transport::Tcp),
+    ("udp", Transport::Udp),
+    ("multicast", Transport::Multicast),
+    ("http", Transport::Http),
 ];
 
 /// Reads one camera; `taken` holds the ids of those before it.
@@ -151,12 +159,16 @@ fn source(s: &mut Section<'_>, context: &Context<'_>) -> Option<Source> {
         SourceKind::Rtsp => {
             let url = s.required("url", url::camera());
             let credentials = s.optional("credentials_file", secret::credentials(context.base_dir));
+            let transport = s.or("transport", Transport::Auto, choice(TRANSPORTS));
             let latency = s.or(
                 "latency_ms",
                 Duration::from_millis(200),
                 integer(0..=5000, Some(Unit::Milliseconds)).map(|ms| Duration::from_millis(ms.into())),
             );
-            Some(Source::Rtsp { url: url?, credentials: credentials?, latency: latency? })
+            if transport == Some(Transport::Http) && url.as_ref().is_some_and(|url| url.starts_with("rtsps:")) {
+                s.problem("transport", "\"http\" goes with rtsp:// only", "use \"tcp\", which rtsps:// encrypts");
+            }
+            Some(Source::Rtsp { url: url?, credentials: credentials?, transport: transport?, latency: latency? })
         }
         SourceKind::Test => {
             let width = s.or("width", 640, integer(32..=8192, None));

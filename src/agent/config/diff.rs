@@ -221,11 +221,17 @@ impl Changes {
                 self.at_restart(&key("repeat"), repeat != new_repeat);
             }
             (
-                Source::Rtsp { url, credentials, latency },
-                Source::Rtsp { url: new_url, credentials: new_credentials, latency: new_latency },
+                Source::Rtsp { url, credentials, transport, latency },
+                Source::Rtsp {
+                    url: new_url,
+                    credentials: new_credentials,
+                    transport: new_transport,
+                    latency: new_latency,
+                },
             ) => {
                 self.at_restart(&key("url"), url != new_url);
                 self.at_restart(&key("credentials_file"), credentials != new_credentials);
+                self.at_restart(&key("transport"), transport != new_transport);
                 self.at_restart(&key("latency_ms"), latency != new_latency);
             }
             (

@@ -42,6 +42,7 @@ pub use parse::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use schedule::{Schedule, Span};
 pub use shape::{Mask, Point};
+pub use url::endpoint;
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -206,6 +207,8 @@ pub enum Source {
         url: String,
         /// `credentials_file`: two lines, user and password; not readable by others.
         credentials: Option<Credentials>,
+        /// `transport`: `"auto"` (default), `"tcp"`, `"udp"`, `"multicast"` or `"http"`.
+        transport: Transport,
         /// `latency_ms`: jitter buffer, 0 to 5,000 ms; default 200 ms.
         latency: Duration,
     },
@@ -317,6 +320,21 @@ impl fmt::Display for ControlValue {
             ControlValue::Label(label) => write!(f, "{label:?}"),
         }
     }
+}
+
+/// How a network camera's video travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Over TCP; should the camera refuse that, by UDP, and then by multicast.
+    Auto,
+    /// Within the RTSP connection: nothing is lost, and one port is enough for a firewall.
+    Tcp,
+    /// By UDP, to ports that the device names.
+    Udp,
+    /// By UDP, to a group that the camera names.
+    Multicast,
+    /// Within an HTTP connection, for networks that let nothing else through.
+    Http,
 }
 
 /// How fast a file is read.

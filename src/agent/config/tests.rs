@@ -91,8 +91,9 @@ fn the_example_is_right_as_it_stands() {
     assert_eq!(config.cameras.len(), 1);
     let camera = &config.cameras[0];
     assert_eq!(camera.id, CameraId::new("gate"));
-    let Source::Rtsp { url, credentials, latency } = &camera.source else { panic!("{camera:?}") };
+    let Source::Rtsp { url, credentials, transport, latency } = &camera.source else { panic!("{camera:?}") };
     assert_eq!((url.as_str(), *latency), ("rtsp://192.0.2.17:554/stream1", Duration::from_millis(200)));
+    assert_eq!(*transport, Transport::Auto);
     assert_eq!(credentials, &Some(Credentials { user: "viewer".into(), password: PASSWORD.into() }));
     assert!(camera.classify && camera.region.is_none() && camera.thresholds.is_empty());
     assert_eq!((camera.ring_time.as_secs(), camera.ring_max_bytes), (30, 64_000_000));
@@ -680,6 +681,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
         .replace("pre_roll_s = 10", "pre_roll_s = 20")
         .replace("latency_ms = 200", "latency_ms = 500")
         .replace("[0.2, 0.6]", "[0.3, 0.6]")
+        .replace("transport = \"auto\"", "transport = \"udp\"")
         .replace("id = \"pattern\"", "id = \"other\"")
         .replace("18:00-06:00", "18:00-05:00")
         .replace("keep_days = 30", "keep_days = 60")
@@ -692,6 +694,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
         [
             "device.site: needs a restart",
             "camera[gate].credentials_file: needs a restart",
+            "camera[gate].transport: needs a restart",
             "camera[gate].latency_ms: needs a restart",
             "camera[gate].schedule: applied",
             "camera[gate].masks: needs a restart",

@@ -43,6 +43,13 @@ pub(super) fn broker<'a>() -> Kind<'a, Broker> {
     })
 }
 
+/// Host (IPv6 without brackets) and port of a camera's URL; 554, or 322 with `rtsps`, unless it says another.
+pub fn endpoint(url: &str) -> Option<(String, u16)> {
+    let parts = Parts::of(url, &["rtsp", "rtsps"]).ok()?;
+    let usual = if parts.scheme == "rtsps" { 322 } else { 554 };
+    Some((parts.host.to_owned(), parts.port.unwrap_or(usual)))
+}
+
 /// Scheme, host and port of a camera's URL: what may be logged. Some cameras want a password in the path.
 pub(super) fn without_path(url: &str) -> String {
     match url.split_once("://") {
@@ -136,6 +143,15 @@ mod tests {
         ] {
             assert!(read_broker(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_camera_has_a_host_and_a_port() {
+        let is = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(endpoint("rtsp://cam/1:2"), is("cam", 554));
+        assert_eq!(endpoint("rtsps://cam"), is("cam", 322));
+        assert_eq!(endpoint("rtsp://[fe80::1]:8554?x"), is("fe80::1", 8554));
+        assert_eq!(endpoint("http://cam"), None);
     }
 
     #[test]

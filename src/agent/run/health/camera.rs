@@ -191,6 +191,7 @@ impl CameraRecord {
         let mut drops = BTreeMap::from([
             ("decoder_late".to_owned(), self.stats.skipped.get()),
             ("overtaken_before_inference".to_owned(), count(&self.overtaken)),
+            ("malformed_packets".to_owned(), self.stats.malformed.get()),
             ("not_classified".to_owned(), count(&self.inference_failures)),
         ]);
         if let Some(counts) = ring.map(RingWatch::counts) {
