@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use vedette::agent::capture::CameraState;
-use vedette::agent::config::{Camera, Pace, Source};
+use vedette::agent::config::{Camera, Pace};
 
-use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};
+use crate::common::camera::{ALL, Running, Seen, camera, file};
 use crate::common::rtsp::RtspServer;
 use crate::common::video;
 
@@ -45,7 +45,7 @@ fn sends_rubbish(mut stream: TcpStream) {
 
 fn rtsp(address: impl std::fmt::Display) -> Camera {
     let url = format!("rtsp://{address}/stream");
-    Camera { frozen_after: Duration::from_secs(2), ..camera(rtsp(url, None)) }
+    Camera { frozen_after: Duration::from_secs(2), ..camera(crate::common::camera::rtsp(url, None)) }
 }
 
 /// Every bad camera that there is.

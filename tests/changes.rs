@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use vedette::agent::capture::{Codec, StreamInfo};
-use vedette::agent::config::{Camera, Mask, Pace, Point, Source};
+use vedette::agent::config::{Camera, Mask, Pace, Point};
 
 use crate::common::agent::Agent;
 use crate::common::camera::{ALL, Running, Seen, camera, file, rtsp};

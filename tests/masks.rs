@@ -2,7 +2,6 @@
 //! and what is beside them is what the camera showed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use vedette::agent::capture::{AccessUnit, Codec, Rotation};
 use vedette::agent::config::{Camera, CameraId, Mask, Pace, Point, Source};
