@@ -2,7 +2,7 @@
 //!
 //! A network camera is tried again after 1 s, then ever later, up to 60 s. A camera that is plugged into this machine is looked
 //! for every second, which costs next to nothing, and tried again as soon as it is there; only one that is there and
-//! nevertheless fails is tried less often, every 5 s at last. Of a local camera the same reason is said once, not each time.
+//! nevertheless fails is tried less often, every 5 s at last. The same reason is said once, not at each attempt.
 
 use std::time::Duration;
 
@@ -24,12 +24,11 @@ const ROUND: Duration = Duration::from_millis(500);
 
 /// With one camera.
 pub struct Patience {
-    local: bool,
     slowest: Duration,
     backoff: Backoff,
     next: Duration,
     look_every: Duration,
-    /// What was said last of a local camera.
+    /// What was said last.
     said: String,
 }
 
@@ -39,7 +38,6 @@ impl Patience {
         let local = matches!(source, Source::V4l2 { .. } | Source::Csi { .. });
         let (first, slowest) = if local { LOCAL } else { REMOTE };
         Patience {
-            local,
             slowest,
             backoff: Backoff::new(first, slowest),
             next: first,
@@ -66,7 +64,7 @@ impl Patience {
     /// Whether this has to be said.
     pub fn is_news(&mut self, error: &CaptureError) -> bool {
         let reason = Chain(error).to_string();
-        let news = !self.local || self.said != reason;
+        let news = self.said != reason;
         self.said = reason;
         news
     }
@@ -162,7 +160,7 @@ mod tests {
         let waits: Vec<Duration> = (0..20).map(|_| patience.next(Retry::Later)).collect();
         assert!(waits[0] <= REMOTE.0 * 2 && waits.iter().all(|w| *w <= REMOTE.1) && waits[19] > LOCAL.1, "{waits:?}");
         assert_eq!(patience.next(Retry::Never), REMOTE.1);
-        assert!(patience.is_news(&absent()) && patience.is_news(&absent()), "each attempt is said");
+        assert!(patience.is_news(&absent()) && !patience.is_news(&absent()), "a state that lasts is said once");
     }
 
     #[test]

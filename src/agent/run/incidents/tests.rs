@@ -269,3 +269,40 @@ fn tests_beyond_the_limit_are_refused_in_words() {
     assert!(refused.contains("8 test incidents are open already"), "{refused}");
     assert_eq!(rig.end().len(), MOST_TESTS);
 }
+
+#[test]
+fn a_day_of_four_cameras_and_a_clock_that_is_set_twice_is_stored_fight_by_fight() {
+    const DAY_S: u64 = 86_400;
+    const FIGHT_S: u64 = 20;
+    // They meet now and then, and drift apart again.
+    const EVERY_S: [u64; 4] = [2_220, 2_700, 3_540, 4_200];
+    let mut rig = Rig::new();
+    for half_seconds in 1..=2 * DAY_S {
+        rig.clock.advance(Duration::from_millis(500));
+        match half_seconds {
+            // NTP: a year back after six hours; after eighteen, what it was and an hour more.
+            43_200 => rig.clock_is_set(Wall::from_unix_ms(T0_MS - 365 * 86_400_000)),
+            129_600 => rig.clock_is_set(Wall::from_unix_ms(T0_MS + 19 * 3_600_000)),
+            _ => {}
+        }
+        for (camera, every) in EVERY_S.into_iter().enumerate() {
+            let second = half_seconds / 2;
+            rig.score(camera, if second >= every && second % every < FIGHT_S { 0.9 } else { 0.05 });
+        }
+        while let Popped::Item(_) = rig.clips.pop(Duration::ZERO) {}
+    }
+    let rows = rig.end();
+    for (camera, every) in EVERY_S.into_iter().enumerate() {
+        let of = rows.iter().filter(|r| r.report.camera == format!("c{camera}")).collect::<Vec<_>>();
+        let fights = (1..).take_while(|n| n * every <= DAY_S).count();
+        assert_eq!(of.len(), fights, "c{camera}");
+        for row in of {
+            let ms = row.end_unix_ms.unix_ms() - row.start_unix_ms.unix_ms();
+            // From the start of the first window to the end of the last one.
+            assert!(
+                (19_000..=23_000).contains(&ms) || row.report.close_reason.as_deref() == Some("stopped"),
+                "{row:?}"
+            );
+        }
+    }
+}
