@@ -2,6 +2,7 @@
 //! when it holds is decided in `incident::arming`.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
@@ -60,9 +61,10 @@ impl Span {
 
 /// Reads one schedule.
 pub(super) fn read(name: &str, s: &mut Section<'_>) -> Option<Schedule> {
-    let zone = match s.optional("time_zone", zone())? {
-        Some(zone) => Some(zone),
-        None => system_zone(s),
+    let zone = match s.optional("time_zone", zone()) {
+        Some(None) => system_zone(s),
+        Some(named) => named,
+        None => None,
     };
     let spans = s.required("armed", distinct(span()));
     if let Some(n) = spans.as_ref().map(Vec::len).filter(|n| !(1..=SPANS_MAX).contains(n)) {
@@ -88,7 +90,12 @@ fn zone<'a>() -> Kind<'a, TimeZone> {
 }
 
 fn system_zone(s: &Section<'_>) -> Option<TimeZone> {
-    let zone = TimeZone::try_system().ok();
+    let zone = match TimeZone::try_system() {
+        Ok(zone) => Some(zone),
+        // What localtime(5) says of a machine without the file.
+        Err(_) if !Path::new("/etc/localtime").exists() => Some(TimeZone::UTC),
+        Err(_) => None,
+    };
     if zone.is_none() {
         s.problem(
             "time_zone",

@@ -26,7 +26,9 @@ pub(super) struct Peak {
 impl Peak {
     pub(super) fn of(window: &Score, score: f32) -> Self {
         let probabilities = Arc::clone(&window.probabilities);
-        Peak { score, at: window.end, probabilities, sample_fps: window.sample_fps }
+        // As with probabilities: what is no number must not spread.
+        let sample_fps = if window.sample_fps.is_finite() { window.sample_fps.max(0.0) } else { 0.0 };
+        Peak { score, at: window.end, probabilities, sample_fps }
     }
 }
 

@@ -67,6 +67,8 @@ pub fn blind(look: Look, seen: &Seen) -> Option<Blind> {
     Some(match &seen.failing {
         Some(why) => Blind::Failing(why.clone()),
         None if seen.frames_fps == 0.0 => Blind::NoPictures,
+        // A quarter of them is more than a camera's own slowness explains.
+        None if seen.overtaken_fps * 4.0 > seen.frames_fps => Blind::Overloaded,
         None if is_too_slow(seen.frames_fps, look.model_fps) => Blind::TooSlow {
             frames_fps: seen.frames_fps,
             least_fps: look.model_fps * LEAST_RATE,
@@ -115,6 +117,8 @@ mod tests {
         let slow = say(&Seen { frames_fps: 4.0, overtaken_fps: 1.0, ..seen() });
         assert_eq!(slow, "only 4.0 frames a second come and the model needs 5.0: set the camera to 8 or more");
         assert!(say(&Seen { overtaken_fps: 3.0, ..seen() }).contains("no time for its frames"));
+        assert!(say(&Seen { frames_fps: 4.8, overtaken_fps: 3.0, ..seen() }).contains("no time for its frames"));
+        assert!(say(&Seen { overtaken_fps: 0.5, ..seen() }).contains("no time for its frames"));
         assert!(say(&seen()).contains("bursts"));
     }
 

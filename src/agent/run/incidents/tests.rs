@@ -248,7 +248,7 @@ fn a_schedule_holds_once_the_time_is_known_and_tests_pass_always() {
         rig.score(0, if rig.clock.wall().unix_ms() < T0_MS + 40_000 { 0.1 } else { 0.95 });
         rig.score(1, 0.95);
     }
-    assert_eq!(arming(&rig).armed, false);
+    assert!(!arming(&rig).armed);
     assert_eq!(arming(&rig).until.as_deref(), Some("2023-11-15T08:00:00.000Z"));
     let open: Vec<_> = rig.worker.parts.machine.open().map(|i| i.camera.to_string()).collect();
     assert_eq!(open, ["c1"], "the camera without a schedule");

@@ -163,15 +163,15 @@ impl Camera {
 
 #[test]
 fn under_overload_the_rate_falls_in_steps_no_camera_starves_and_it_rises_again() {
-    // 4 x 8 frames a second at 42 ms each are 134 % of the time; at 5 a second 84 %.
-    let mut rig = Rig::new(&[25.0, 30.0, 29.97, 15.0], Duration::from_millis(42));
-    rig.run(4);
+    // 4 x 8 frames a second at 43 ms each are 138 % of the time; at 6 a second 103 %, at 5 86 %.
+    let mut rig = Rig::new(&[25.0, 30.0, 29.97, 15.0], Duration::from_millis(43));
+    rig.run(3);
     assert_eq!(rig.aimed_fps(0), 8.0, "one strained interval is none");
-    rig.run(4);
+    rig.run(3);
     assert_eq!(rig.aimed_fps(0), 7.0);
     rig.run(60);
     let (settled, before) = (rig.aimed_fps(0), (0..4).map(|n| rig.heartbeat(n).windows).collect::<Vec<_>>());
-    assert_eq!(settled, 5.0, "6 a second would be 101 %");
+    assert_eq!(settled, 5.0, "with 6 frames would be let go");
     assert_eq!(rig.health.report().inference.expect("an engine").busy_percent / 10, 8);
     rig.run(60);
     for (n, before) in before.into_iter().enumerate() {
@@ -206,7 +206,7 @@ fn a_slow_camera_is_blind_beside_a_good_one_that_sees() {
     rig.run(30);
     let (slow, good) = (rig.heartbeat(0), rig.heartbeat(1));
     assert_eq!(slow.windows, 0);
-    assert!(slow.blind.is_some_and(|why| why.starts_with("only 4.0 frames a second come")));
+    assert!(slow.blind.is_some_and(|why| why.contains("frames a second come and the model needs 5.0")));
     assert!(good.windows > 50 && good.blind.is_none());
     assert!(rig.health.summary().contains("blind: c0"), "{}", rig.health.summary());
 }

@@ -321,6 +321,23 @@ fn rows_too_old_are_given_up_and_their_range_is_told() {
 }
 
 #[test]
+fn an_alert_says_what_the_clock_was_worth_when_its_incident_opened_and_ages_by_what_it_is_worth_now() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    rig.open_incident(1);
+    // The power fails, the clock begins in 1970, and only then the incident closes.
+    rig.synchronised.store(false, Ordering::Relaxed);
+    rig.clock.step_wall(Wall::from_unix_ms(5_000));
+    rig.record(closed(1));
+    assert!(rig.queued().iter().all(|row| row.alert.clock.synchronised), "its times are of the first clock");
+    let conn = Connection::open(database_path(rig.path())).expect("opens");
+    let ages: Vec<Option<i64>> = conn
+        .prepare("SELECT aged_from_ms FROM outbox ORDER BY seq")
+        .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
+        .expect("readable");
+    assert_eq!(ages, [Some(T0_MS), None], "56 years old it would be given up as soon as the clock is set");
+}
+
+#[test]
 fn a_clock_that_was_wrong_throws_nothing_away() {
     let rig = Rig::new(queue_for(&["soc"]));
     // The device boots in 1970, sees an incident, and learns the time.

@@ -8,24 +8,6 @@ use crate::contract::alert::AlertKind;
 use crate::contract::outbox::Outbox;
 use crate::contract::outbox::testing::{Subject, suite};
 
-#[test]
-fn an_alert_says_what_the_clock_was_worth_when_its_incident_opened_and_ages_by_what_it_is_worth_now() {
-    let rig = Rig::new(queue_for(&["soc"]));
-    rig.open_incident(1);
-    // The power fails; the clock starts in 1970, and the incident is closed as interrupted or by hand.
-    rig.synchronised.store(false, std::sync::atomic::Ordering::Relaxed);
-    rig.clock.step_wall(Wall::from_unix_ms(5_000));
-    rig.record(closed(1));
-    assert!(rig.queued().iter().all(|row| row.alert.clock.synchronised), "its times are of the first clock");
-    // Then the clock is set: 50 years later nothing is too old.
-    rig.synchronised.store(true, std::sync::atomic::Ordering::Relaxed);
-    rig.clock.step_wall(Wall::from_unix_ms(T0_MS));
-    rig.clock.advance(std::time::Duration::from_secs(3_600));
-    rig.open_incident(2);
-    rig.store.flush().expect("committed");
-    assert_eq!(rig.queued().len(), 3);
-}
-
 fn kinds(rig: &Rig) -> Vec<AlertKind> {
     rig.queued().iter().map(|r| r.alert.kind).collect()
 }
