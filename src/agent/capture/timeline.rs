@@ -189,6 +189,8 @@ fn mono(ns: i64) -> Mono {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -212,9 +214,10 @@ mod tests {
     fn a_live_session_begins_now_but_never_before_the_one_before_it() {
         let mut line = Timeline::new(Origin::Arrival { not_before: Mono::ZERO });
         assert_eq!(line.stamp(Some(77), None, None, NOW).pts, NOW);
-        let mut line = Timeline::new(Origin::Arrival { not_before: Mono::from_millis(9_000) });
-        assert_eq!(line.stamp(Some(77), None, None, NOW).pts, Mono::from_millis(9_000));
-        assert_eq!(line.stamp(Some(77 + FRAME), None, None, NOW).pts, Mono::from_millis(9_040));
+        let (soon, next) = (NOW + Duration::from_millis(300), NOW + Duration::from_millis(340));
+        let mut line = Timeline::new(Origin::Arrival { not_before: soon });
+        assert_eq!(line.stamp(Some(77), None, None, NOW).pts, soon);
+        assert_eq!(line.stamp(Some(77 + FRAME), None, None, NOW).pts, next);
         assert_eq!(Timeline::new(Origin::Zero(NOW)).end(), None);
     }
 
