@@ -56,7 +56,7 @@ device = "$camera"
 width = 640
 height = 360
 frozen_after_s = 60
-controls = { brightness = 140, horizontal_flip = true, test_pattern = "Black to White Ramp" }
+controls = { brightness = 140, horizontal_flip = true, test_pattern = "Noise" }
 [clip]
 pre_roll_s = 3
 post_roll_s = 2
@@ -77,7 +77,7 @@ done
 
 "$v" run --config "$config" >"$out/vedette.log" 2>&1 &
 daemon=$!
-until_true 240 "pictures come" pictures 30
+until_true 420 "pictures come" pictures 30
 status >"$out/live.json"
 v4l2-ctl -d "$camera" --get-ctrl brightness,horizontal_flip,test_pattern >"$out/set.txt" 2>&1
 "$v" cameras >"$out/in-use.txt" 2>&1

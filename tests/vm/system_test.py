@@ -174,7 +174,7 @@ def check():
     c.that("it is live and the choice is shown", live.get("status") == "live" and "640x360" in live.get("video", ""), live.get("video"))
     c.that("pictures and access units are counted", counters.get("pictures", 0) >= 30 and counters.get("access_units", 0) > 0,
            {k: counters.get(k) for k in ("pictures", "access_units", "frames", "windows", "drops")})
-    c.has("the controls are set", "set.txt", "brightness: 140", "horizontal_flip: 1", "test_pattern: 9")
+    c.has("the controls are set", "set.txt", "brightness: 140", "horizontal_flip: 1", "test_pattern: 21")
     c.has("who has it is said", "in-use.txt", "in use    by vedette (process ")
     lost, _ = c.camera("lost.json")
     c.that("pulled out it is lost, with what to do", lost.get("status") == "lost" and "no camera is plugged in" in lost.get("reason", ""),
