@@ -43,6 +43,18 @@ fn sends_rubbish(mut stream: TcpStream) {
     while stream.write_all(&rubbish).is_ok() {}
 }
 
+/// One byte of an answer at a time, and never the last.
+fn answers_slowly(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket can time out");
+    let mut heard = [0; 512];
+    for byte in b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
+        let asked = stream.read(&mut heard);
+        if asked.is_ok_and(|n| n == 0) || stream.write_all(&[*byte]).is_err() {
+            return;
+        }
+    }
+}
+
 fn rtsp(address: impl std::fmt::Display) -> Camera {
     let url = format!("rtsp://{address}/stream");
     Camera { frozen_after: Duration::from_secs(2), ..camera(crate::common::camera::rtsp(url, None)) }
@@ -63,6 +75,7 @@ fn bad(dir: &Path) -> (RtspServer, Vec<(&'static str, Camera)>) {
         ("a dead address", rtsp(dead)),
         ("one that stalls", rtsp(stalling)),
         ("one that never answers", rtsp(server(never_answers))),
+        ("one that answers slowly", rtsp(server(answers_slowly))),
         ("one that sends rubbish", rtsp(server(sends_rubbish))),
         ("one that hangs up", rtsp(server(hangs_up))),
         ("a damaged file, over and over", camera(file(&noise, Pace::FlatOut, true))),

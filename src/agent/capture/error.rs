@@ -177,6 +177,17 @@ pub enum CaptureError {
         /// For so long.
         after: Duration,
     },
+    /// Video comes that nothing can decode.
+    #[error(
+        "{place} has sent video for {} s and no keyframe to begin with; set the camera's keyframe interval (I-frame interval, GOP) to 1 or 2 s",
+        after.as_secs_f32()
+    )]
+    NoKeyframe {
+        /// Of the camera.
+        place: String,
+        /// For so long.
+        after: Duration,
+    },
     /// The camera ended the stream.
     #[error("{place} has ended the stream")]
     Closed {
@@ -236,6 +247,7 @@ impl CaptureError {
             | CaptureError::TransportRefused { .. }
             | CaptureError::Refused { .. }
             | CaptureError::Frozen { .. }
+            | CaptureError::NoKeyframe { .. }
             | CaptureError::Closed { .. }
             | CaptureError::Device(_)
             | CaptureError::Decode { .. }

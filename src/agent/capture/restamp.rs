@@ -96,6 +96,7 @@ impl State {
             // Nothing before the first keyframe can be decoded, nor what is decoded after but shown before it.
             let leading = self.passed <= self.reorder && pts.is_some() && pts < self.first_pts;
             if !keyframe && (self.passed == 0 || leading) {
+                shared.headless_units.during(shared.clock.as_ref(), || ());
                 return gst::PadProbeReturn::Drop;
             }
             if self.passed == 0 {

@@ -80,6 +80,8 @@ impl Continuity {
 const ROUND: Duration = Duration::from_millis(50);
 /// What a camera may take from connecting to its first picture, at least.
 const CONNECT_LEAST: Duration = Duration::from_secs(15);
+/// What a camera that sends video may take to its first keyframe, at least.
+const KEYFRAME_MOST: Duration = Duration::from_secs(60);
 /// How often a kind of camera is given the chance to say that we are still there. RTSP sessions end after 60 s of
 /// silence unless the camera says otherwise; few allow less than 30 s.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -179,6 +181,7 @@ impl Playing {
             clock: Arc::clone(&capture.clock),
             stats: Arc::clone(&capture.stats),
             snapshots: capture.snapshots.clone(),
+            headless_units: Activity::default(),
             units_seen: Activity::default(),
             pictures_seen: Activity::default(),
             stamps: Mutex::new(Stamps::new(origin, continuity.interrupted)),
@@ -294,19 +297,20 @@ impl Playing {
     fn check_life(&self, frozen_after: Duration) -> Result<(), CaptureError> {
         let shared = &self.shared;
         let now = shared.clock.now();
-        let idle = |activity: &Activity, what: &'static str| {
-            let bound = if activity.count() == 0 { frozen_after.max(CONNECT_LEAST) } else { frozen_after };
-            if activity.idle(now, self.started) < bound {
-                Ok(())
-            } else {
-                Err(CaptureError::Frozen { place: shared.place.clone(), what, after: bound })
+        let of = |activity: &Activity| (activity.count(), activity.idle(now, self.started));
+        let look = |activity: &Activity, what: &'static str| {
+            let place = || shared.place.clone();
+            match overdue(of(activity), of(&shared.headless_units), frozen_after) {
+                None => Ok(()),
+                Some(Overdue::Nothing(after)) => Err(CaptureError::Frozen { place: place(), what, after }),
+                Some(Overdue::Keyframe(after)) => Err(CaptureError::NoKeyframe { place: place(), after }),
             }
         };
         if shared.wants.access_units {
-            idle(&shared.units_seen, "video")?;
+            look(&shared.units_seen, "video")?;
         }
         if shared.wants.frames.is_some() {
-            idle(&shared.pictures_seen, "picture")?;
+            look(&shared.pictures_seen, "picture")?;
         }
         Ok(())
     }
@@ -317,7 +321,52 @@ impl Playing {
     }
 }
 
+/// What has been waited for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overdue {
+    Nothing(Duration),
+    Keyframe(Duration),
+}
+
+/// Whether to go on waiting, given how many of what is wanted came and how long ago, and the same of access units that
+/// can't be decoded because no keyframe has come yet: while those come, the camera is there.
+fn overdue(wanted: (u64, Duration), headless: (u64, Duration), frozen_after: Duration) -> Option<Overdue> {
+    let (bound, late): (_, fn(Duration) -> Overdue) = if wanted.0 > 0 {
+        (frozen_after, Overdue::Nothing)
+    } else if headless.0 > 0 && headless.1 < frozen_after {
+        (frozen_after.max(KEYFRAME_MOST), Overdue::Keyframe)
+    } else {
+        (frozen_after.max(CONNECT_LEAST), Overdue::Nothing)
+    };
+    (wanted.1 >= bound).then(|| late(bound))
+}
+
 /// What a message about a missing plugin says is missing.
 fn missing_plugin(structure: &gst::StructureRef) -> Option<String> {
     (structure.name() == "missing-plugin").then(|| structure.get::<String>("name").ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_is_waited_for_as_long_as_there_is_hope() {
+        let s = Duration::from_secs;
+        let (none, frozen) = ((0, s(0)), s(10));
+        for (wanted, headless, verdict) in [
+            ((0, s(14)), none, None),
+            ((0, s(15)), none, Some(Overdue::Nothing(s(15)))),
+            ((9, s(9)), none, None),
+            ((9, s(10)), none, Some(Overdue::Nothing(s(10)))),
+            // A keyframe every half minute, and it was just missed.
+            ((0, s(30)), (700, s(0)), None),
+            ((0, s(60)), (1500, s(0)), Some(Overdue::Keyframe(s(60)))),
+            ((0, s(30)), (700, s(11)), Some(Overdue::Nothing(s(15)))),
+            ((9, s(10)), (700, s(0)), Some(Overdue::Nothing(s(10)))),
+        ] {
+            assert_eq!(overdue(wanted, headless, frozen), verdict, "{wanted:?} {headless:?}");
+        }
+        assert_eq!(overdue((0, s(100)), none, s(120)), None);
+    }
 }

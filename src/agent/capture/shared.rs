@@ -42,6 +42,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     pub stats: Arc<Stats>,
     pub snapshots: Snapshots,
+    /// Access units before the first keyframe: left out.
+    pub headless_units: Activity,
     pub units_seen: Activity,
     pub pictures_seen: Activity,
     pub stamps: Mutex<Stamps>,

@@ -713,7 +713,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
     assert_eq!(running.clip.pre_roll.as_secs(), 20);
     assert_eq!((&running.device, &running.cameras[0].schedule), (&old.device, &new.cameras[0].schedule));
     let left = running.diff(&new);
-    assert_eq!(left.len(), 7);
+    assert_eq!(left.len(), 8);
     assert!(left.iter().all(|c| c.applies == Applies::AtRestart), "{left:?}");
 }
 
