@@ -8,6 +8,7 @@ mod commands;
 mod common;
 mod daemon;
 mod disk;
+mod discovery;
 mod faults;
 mod faults_rtsp;
 mod fuzz;

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use vedette::agent::capture::CameraState;
 use vedette::agent::config::{Source, Transport};
+use vedette::base::clock::{Clock, SystemClock};
 
 use crate::common::camera::{ALL, Running, Seen, camera, rtsp, rtsp_over};
 use crate::common::odd_camera::{FPS, OddCamera, Script, TICKS, sdp};
 use crate::common::rtsp::RtspServer;
-use crate::common::video;
+use crate::common::{video, wait_for};
 
 /// What a camera gives until this holds; it isn't lost meanwhile.
 fn seen_of(what: &str, source: Source, enough: impl Fn(&Seen) -> bool) -> Seen {
@@ -175,4 +176,39 @@ fn times_that_jump_stay_near_the_clock() {
 
 fn plain(dir: &Path) -> Script {
     Script::of(&video::annex_b(dir, 4))
+}
+
+#[test]
+fn how_far_a_cameras_clock_is_off_is_known() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = video::h264(dir.path(), "a264.mp4", "320x180", 15, 30);
+    let server = RtspServer::start(&[], &[("a", &path)]);
+    let odd = |ahead_s: i64| {
+        let now_us = move || ((SystemClock::new().wall().unix_ms() + ahead_s * 1_000) * 1_000) as u64;
+        OddCamera::start(Script { clock: Some(Box::new(now_us)), ..plain(dir.path()) }.camera())
+    };
+    let (behind, ahead) = (odd(-3_600), odd(40));
+    let no_clock = OddCamera::start(Script { clock: Some(Box::new(|| 0)), ..plain(dir.path()) }.camera());
+    for (what, url, offset_s) in [
+        ("a real server, in time", server.url("a"), Some(0)),
+        ("an hour behind", behind.url(), Some(-3_600)),
+        ("ahead", ahead.url(), Some(40)),
+        ("clock at 1970", no_clock.url(), None),
+    ] {
+        let running = Running::start(camera(rtsp(url, None)), ALL);
+        match offset_s {
+            Some(offset_s) => {
+                let known = || running.stats.camera_clock.get();
+                let clock = wait_for(what, known);
+                println!("{what}: {} ms", clock.offset_ms);
+                // A picture is on its way for some hundred milliseconds; on a machine that is busy, for longer.
+                assert!((clock.offset_ms - offset_s * 1_000).abs() < 5_000, "{what}: {clock:?}");
+            }
+            None => {
+                running.recorder.wait_for(what, |s| s.units.len() >= 30);
+                let clock = running.stats.camera_clock.get();
+                assert!(clock.is_none_or(|c| c.offset_ms < -1_000_000_000), "{what}: {clock:?}");
+            }
+        }
+    }
 }

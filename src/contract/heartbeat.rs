@@ -95,6 +95,8 @@ pub struct CameraHealth {
     /// The newest video, in memory: where a clip's pre-roll comes from.
     #[serde(default)]
     pub ring: Option<RingHealth>,
+    /// A network camera's own clock; absent where it doesn't tell.
+    pub camera_clock: Option<CameraClockHealth>,
 }
 
 /// The newest video of a camera, in memory.
@@ -114,6 +116,16 @@ pub struct RingHealth {
     pub since_keyframe_s: f32,
     /// Why clips will lack video, in words for a person; absent when all is well.
     pub trouble: Option<String>,
+}
+
+/// A network camera's own clock, by its RTCP sender reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CameraClockHealth {
+    /// Milliseconds that it is ahead of the device's clock; negative: behind. A picture's way from the lens to the device
+    /// (some tens to hundreds of milliseconds) counts as behind.
+    pub offset_ms: i64,
+    /// Age of that measurement, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// How often a camera's pictures are looked at, in frames a second.

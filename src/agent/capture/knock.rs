@@ -226,9 +226,9 @@ fn head(got: &[u8]) -> Head {
         return Head::NotRtsp(shown(got));
     };
     let lengths = text.lines().filter_map(|line| line.split_once(':'));
-    let length_of = lengths.filter(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
+    let mut length_of = lengths.filter(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
     // A length that is no number is as good as none: the session will complain.
-    let body = length_of.last().and_then(|(_, value)| value.trim().parse::<u64>().ok()).unwrap_or(0);
+    let body = length_of.next_back().and_then(|(_, value)| value.trim().parse::<u64>().ok()).unwrap_or(0);
     Head::Whole(Whole { status, length, body: usize::try_from(body).unwrap_or(usize::MAX) })
 }
 

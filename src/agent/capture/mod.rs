@@ -21,6 +21,7 @@
 //! | `outlet` | the pipeline behind that |
 //! | `restamp`, `timeline` | a stream's times become the capture clock's |
 //! | `mask` | what is hidden, painted over |
+//! | `sender_clock` | what a network camera's own clock says |
 //! | `units`, `nal`, `sps` | the end of the encoded branch |
 //! | `frames`, `taps`, `pixels`, `colour` | the end of the decoded branch |
 //! | `upright` | how far pictures have to be turned |
@@ -28,10 +29,12 @@
 //! | `session`, `shared` | one session with a camera |
 //! | `stage`, `patience` | session after session, and how long it is waited between two |
 //! | `survey` | which cameras are plugged in |
+//! | `discovery` | which cameras are in the network |
 //! | `read` | a file flat out, for the commands |
 
 mod colour;
 mod csi;
+pub mod discovery;
 mod elements;
 mod error;
 mod file;
@@ -50,6 +53,7 @@ mod plug;
 mod read;
 mod restamp;
 mod rtsp;
+mod sender_clock;
 mod session;
 mod shared;
 mod sps;
@@ -69,7 +73,7 @@ pub use picture::{Picture, Snapshots};
 pub use pixels::{FRAME_HEIGHT_MOST, FRAME_WIDTH, PixelsError};
 pub use read::{FileSummary, FileWarning, read_file};
 pub use session::{Continuity, End};
-pub use stage::{CameraState, Capture, CaptureSink, Count, FrameTap, Stats, Wants};
+pub use stage::{CameraClock, CameraState, Capture, CaptureSink, Count, FrameTap, Stats, Wants};
 pub use taps::{Taken, Tap};
 
 use std::sync::Arc;

@@ -33,12 +33,15 @@ use super::pixels::FORMATS;
 use super::restamp::{Stream, restamp};
 use super::shared::{Chosen, Shared};
 use super::units::Units;
-use super::{Codec, FrameTap, mask};
+use super::{CameraClock, Codec, FrameTap, mask};
 
 /// Video that may wait for a live decoder before it skips.
 const BACKLOG_MOST: gst::ClockTime = gst::ClockTime::from_seconds(2);
 /// Pictures that may wait for a live encoder, or a live consumer of frames.
 const PICTURES_MOST: u32 = 3;
+
+/// A camera's clock that differs by more is told of.
+const CLOCK_WRONG_MS: i64 = 5_000;
 
 /// What a stream's time-stamps are worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,21 @@ impl Outlet {
     /// What was chosen of what a local camera offers.
     pub fn chosen(&self, chosen: Chosen) {
         *self.0.shared.chosen.lock().expect("nothing panics under this lock") = Some(chosen);
+    }
+
+    /// By the camera's own clock, the stream stands at `unix_ms` when its running time is `running_ns`.
+    pub fn camera_clock(&self, running_ns: i64, unix_ms: i64) {
+        let shared = &self.0.shared;
+        let Some(at) = shared.stamps().timeline.at(running_ns) else { return };
+        let offset_ms = unix_ms - shared.clock.wall_at(at).unix_ms();
+        let before = shared.stats.camera_clock.set(CameraClock { offset_ms, at: shared.clock.now() });
+        let is = |offset: i64| offset.abs() >= CLOCK_WRONG_MS;
+        if is(offset_ms) && !before.is_some_and(|before| is(before.offset_ms)) {
+            let (by, way) = (offset_ms.unsigned_abs() as f64 / 1e3, if offset_ms > 0 { "ahead of" } else { "behind" });
+            log::warn!(camera:% = shared.camera; "the camera's clock is {by:.1} s {way} this device's: what it prints into its pictures differs by as much; set its time server (NTP)");
+        } else if !is(offset_ms) && before.is_some_and(|before| is(before.offset_ms)) {
+            log::info!(camera:% = shared.camera; "the camera's clock agrees with this device's again");
+        }
     }
 
     /// A packet was left out that couldn't be unpacked.

@@ -15,6 +15,7 @@ use super::kind::{Kind, Trouble};
 use super::knock::Door;
 use super::outlet::{Outlet, Times};
 use super::plug::plug;
+use super::sender_clock;
 use crate::agent::config::{Credentials, Transport, endpoint};
 
 /// How long a camera may take to accept a connection or to answer.
@@ -185,6 +186,7 @@ impl Kind for Rtsp {
                 Some(caps.is_some_and(|caps| offer.take(&caps)).to_value())
             }
         });
+        sender_clock::follow(&source, outlet);
         pipeline.add(&source).expect("a new element is in no other pipeline");
         let weak = pipeline.downgrade();
         source.connect_pad_added({

@@ -13,8 +13,8 @@
 //! pace, so that setting the camera right is enough and no account gets locked. A local camera isn't either: it is looked for
 //! every second, so that plugging it in is enough.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::error::CaptureError;
@@ -22,7 +22,7 @@ use super::patience::Patience;
 use super::{AccessUnit, Continuity, End, Frame, Snapshots};
 use super::{kind, session};
 use crate::agent::config::{Camera, Region, Source};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Mono};
 use crate::base::error::{Chain, Retry};
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
@@ -108,6 +108,38 @@ impl Count {
     }
 }
 
+/// A network camera's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CameraClock {
+    /// Milliseconds that it is ahead of the device's; negative: behind. It includes, as behind, the time that a picture
+    /// takes from the lens to the device.
+    pub offset_ms: i64,
+    /// When that was measured.
+    pub at: Mono,
+}
+
+/// The newest of something that is measured.
+#[derive(Debug)]
+pub struct Latest<T>(Mutex<Option<T>>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Latest(Mutex::new(None))
+    }
+}
+
+impl<T: Copy> Latest<T> {
+    /// Puts a newer one; what was there before.
+    pub fn set(&self, value: T) -> Option<T> {
+        self.0.lock().expect("nothing panics under this lock").replace(value)
+    }
+
+    /// As it stands; none before the first.
+    pub fn get(&self) -> Option<T> {
+        *self.0.lock().expect("nothing panics under this lock")
+    }
+}
+
 /// What came of one camera since the start.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -121,6 +153,8 @@ pub struct Stats {
     pub skipped: Count,
     /// Packets from the network left out because they didn't hold what they announced.
     pub malformed: Count,
+    /// Its own clock, if it tells.
+    pub camera_clock: Latest<CameraClock>,
     /// Sessions begun.
     pub sessions: Count,
 }

@@ -94,6 +94,11 @@ impl Timeline {
         self.offset.map(|_| mono(self.max_pts + self.interval))
     }
 
+    /// When something is shown that has this running time in nanoseconds; nothing is known before the first picture.
+    pub fn at(&self, running: i64) -> Option<Mono> {
+        self.offset.map(|offset| mono(running + offset))
+    }
+
     /// The next access unit in decode order (or picture, in presentation order), by its running times in
     /// nanoseconds, as far as it has any.
     pub fn stamp(&mut self, pts: Option<i64>, dts: Option<i64>, duration: Option<i64>, now: Mono) -> Stamp {
@@ -136,8 +141,8 @@ impl Timeline {
 
     /// Whether a live stream's time can't be that of what has just arrived.
     fn is_away(&self, pts: i64, now: i64) -> bool {
-        let late = now - pts;
-        matches!(self.origin, Origin::Arrival { .. }) && !(-AHEAD_MOST_NS..=BEHIND_MOST_NS).contains(&late)
+        let Origin::Arrival { not_before } = self.origin else { return false };
+        pts - now.max(nanos(not_before)) > AHEAD_MOST_NS || now - pts > BEHIND_MOST_NS
     }
 
     /// The decode time of the access unit presented at `pts`: the presentation times in rising order, `reorder`

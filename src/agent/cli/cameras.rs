@@ -1,4 +1,6 @@
-//! `vedette cameras`: which cameras are there, what they offer, and the section to paste for each.
+//! `vedette cameras`: which local cameras are there (`network`: which others), what they offer, and the section to paste for each.
+
+mod network;
 
 use std::path::Path;
 
@@ -15,16 +17,20 @@ use crate::base::error::Chain;
 /// Frames a second that the model which comes with the program looks at.
 const SAMPLE_FPS: f32 = 8.0;
 
-/// List the cameras that are plugged in: what each offers, what would be taken of it, and the [[camera]] section to paste
+/// List the cameras that are plugged in, or in the network: what each offers, what would be taken of it, and the [[camera]] section to paste
 ///
 /// A camera is named by its link below /dev/v4l/by-id where it has one (the same camera wherever it is plugged in), else by
 /// that below /dev/v4l/by-path (whatever is plugged in there).
 /// Looking sets nothing and disturbs nobody. Exit code 0: there are some. 1: there is none, or one that can't be used.
 #[derive(Debug, Args)]
 pub struct CamerasArgs {
-    /// One JSON object: {"cameras": [{"device", "node", "card", "offers", "takes", "controls", "in_use", "problem", "section"}]}
+    /// One JSON object: {"cameras": [{"device", "node", "card", "offers", "takes", "controls", "in_use", "problem", "section"}]};
+    /// with --network: {"cameras": [{"address", "endpoint", "name", "hardware", "location", "services", "section"}]}
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    network: network::NetworkArgs,
 }
 
 /// One camera, as it is shown: what is missing is null.
@@ -38,6 +44,9 @@ struct Shown {
 }
 
 pub fn run(args: CamerasArgs) -> anyhow::Result<Outcome> {
+    if args.network.network {
+        return network::run(&args.network, args.json);
+    }
     capture::init()?;
     let cameras: Vec<Shown> =
         local_cameras(&Kernel, SAMPLE_FPS).iter().enumerate().map(|(i, found)| show(found, i + 1)).collect();

@@ -57,6 +57,11 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
         if health.restarts > 0 {
             parts.push(format!("restarted {} times", health.restarts));
         }
+        // Less than a second is the way of the picture.
+        if let Some(clock) = health.camera_clock.filter(|clock| clock.offset_ms.abs() >= 1_000) {
+            let way = if clock.offset_ms > 0 { "ahead" } else { "behind" };
+            parts.push(format!("its own clock is {:.1} s {way}", clock.offset_ms.unsigned_abs() as f64 / 1e3));
+        }
         let dropped = counts(&health.drops);
         if !dropped.is_empty() {
             parts.push(format!("dropped: {dropped}"));

@@ -12,7 +12,7 @@ use crate::agent::capture::{CameraState, Stats};
 use crate::agent::config::CameraId;
 use crate::agent::incident::arming::Arming;
 use crate::base::clock::{Clock, Mono, Wall};
-use crate::contract::heartbeat::{CameraHealth, SamplingHealth};
+use crate::contract::heartbeat::{CameraClockHealth, CameraHealth, SamplingHealth};
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
 
 /// An inference that goes on failing is logged at most so often a camera.
@@ -217,6 +217,10 @@ impl CameraRecord {
                 ns => Some(now.since(Mono::from_nanos(ns)).as_millis() as u64),
             },
             ring: ring.map(RingWatch::health),
+            camera_clock: self.stats.camera_clock.get().map(|clock| CameraClockHealth {
+                offset_ms: clock.offset_ms,
+                age_ms: now.since(clock.at).as_millis() as u64,
+            }),
         }
     }
 }
