@@ -42,7 +42,6 @@ fn runs(seen: &Seen) -> Vec<(StreamInfo, usize)> {
 /// What holds whatever changed in the middle of four seconds.
 fn goes_on(what: &str, seen: &Seen, sizes: [(u32, u32); 2], frames: [(u32, u32); 2]) {
     let runs = runs(seen);
-    println!("{what}: {:?}", runs.iter().map(|(s, n)| (s.width, s.height, n)).collect::<Vec<_>>());
     assert_eq!(runs.iter().map(|(s, _)| (s.width, s.height)).collect::<Vec<_>>(), sizes, "{what}");
     assert!(seen.units.windows(2).all(|w| w[0].dts <= w[1].dts), "{what}: decode times don't fall");
     assert!(seen.frames.windows(2).all(|w| w[0].at < w[1].at), "{what}: frames rise");

@@ -179,7 +179,7 @@ fn rubbish_in_the_stream_ends_with_the_rubbish() {
         }
     };
     let empty = |packet: u64, payload: &mut Vec<u8>| {
-        if packet > 30 && packet % 2 == 0 {
+        if packet > 30 && packet.is_multiple_of(2) {
             payload.clear();
         }
     };
@@ -199,7 +199,7 @@ fn rubbish_in_the_stream_ends_with_the_rubbish() {
                 running.recorder.wait_for(what, |s| s.units.len() >= 15);
                 odd.set(manner);
                 let again = odd.asked("PLAY");
-                wait_for(what, || (odd.asked("PLAY") >= again + 1).then_some(()));
+                wait_for(what, || (odd.asked("PLAY") > again).then_some(()));
                 vedette::base::stop::StopToken::new().wait(Duration::from_secs(5));
                 odd.set(plain().camera());
                 let (plays, units) = (odd.asked("PLAY"), running.recorder.seen().units.len());

@@ -284,9 +284,9 @@ fn request(reader: &mut BufReader<&TcpStream>, on: &impl Fn() -> bool) -> Option
             reader.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([head[2], head[3]]))]).ok()?;
             continue;
         }
-        match reader.fill_buf().and_then(|ahead| match ahead.first() {
-            Some(b'$') if line.is_empty() => Ok(None),
-            _ => Ok(Some(())),
+        match reader.fill_buf().map(|ahead| match ahead.first() {
+            Some(b'$') if line.is_empty() => None,
+            _ => Some(()),
         }) {
             Ok(None) => continue,
             Ok(Some(())) => {}
@@ -338,7 +338,7 @@ fn interleaved(channel: u8, packet: &[u8]) -> Vec<u8> {
 /// RFC 3550, 6.4.1, without report blocks.
 fn sender_report(unix_us: u64, rtp_time: u32) -> Vec<u8> {
     let seconds = (unix_us / 1_000_000 + 2_208_988_800) as u32;
-    let fraction = ((unix_us % 1_000_000 << 32) / 1_000_000) as u32;
+    let fraction = (((unix_us % 1_000_000) << 32) / 1_000_000) as u32;
     let mut report = vec![0x80, 200, 0, 6];
     report.extend(*b"oddc");
     for word in [seconds, fraction, rtp_time, 0, 0] {

@@ -48,7 +48,7 @@ pub(super) fn throttling(root: &Path) -> Option<ThrottlingHealth> {
         [("cpu", cpu(root)), ("gpu", gpu(root))].into_iter().filter_map(|(k, c)| Some((k.to_owned(), c?))).collect();
     let over_current_events = over_current_events(root);
     let something = known || !clocks.is_empty() || over_current_events.is_some();
-    something.then(|| ThrottlingHealth { active: !cooling.is_empty(), cooling, clocks, over_current_events })
+    something.then_some(ThrottlingHealth { active: !cooling.is_empty(), cooling, clocks, over_current_events })
 }
 
 /// Whether there are devices that could slow something down, and those that do.
