@@ -4,6 +4,7 @@
 //! | file | is |
 //! |---|---|
 //! | `mod` | the daemon: start, reload, drain |
+//! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
 //! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
@@ -28,6 +29,8 @@ mod incidents;
 mod inference;
 mod ledger;
 mod pressure;
+mod spawn;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,19 +42,19 @@ use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{Applies, CameraId, Config, Pace, Problem, Source, Storage};
+use crate::agent::config::{Applies, CameraId, Config, Pace, Problem, Source};
 use crate::agent::control::Control;
 use crate::agent::health::Sensors;
 use crate::agent::http::{self, Api, HttpError};
-use crate::agent::incident::{Machine, Thresholds};
+use crate::agent::incident::Machine;
 use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::infer::model::Model;
 use crate::agent::ring::{Bounds, SharedRing};
-use crate::agent::store::{DeviceContext, Limits, OutboxPolicy, Store, StoreError};
+use crate::agent::store::{DeviceContext, Store, StoreError};
 use crate::agent::uplink;
 use crate::base::clock::{Clock, Mono, SystemClock};
-use crate::base::progress::{Beat, Progress};
+use crate::base::progress::Progress;
 use crate::base::queue::{Full, Queue};
 use crate::base::stage::{Ended, Stage};
 use crate::base::stop::StopToken;
@@ -62,9 +65,12 @@ use crate::contract::outbox::Outbox;
 use cameras::CameraSink;
 use events::Events;
 use health::{Health, RingWatch};
-use incidents::{Inbox, Settings, Worker};
+use incidents::{Inbox, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
+use spawn::{Spawner, Task};
+pub use wishes::outbox_policy;
+use wishes::{limits, settings};
 
 /// Frames of one camera that may wait for inference; a newer one replaces the oldest.
 const FRAMES_PER_CAMERA: usize = 2;
@@ -139,13 +145,6 @@ pub struct Daemon {
     store: (Store, Vec<Stage>),
     network: (Vec<Task>, Runtime),
     flat_out: bool,
-}
-
-/// A task on the network's runtime.
-struct Task {
-    name: &'static str,
-    stop: StopToken,
-    handle: tokio::task::JoinHandle<()>,
 }
 
 impl Daemon {
@@ -473,68 +472,5 @@ impl DrainReport {
                 Ended::TimedOut => self.troubles.push(format!("{name} did not end in time")),
             }
         }
-    }
-}
-
-/// Starts stages that the watchdog knows and whose panic ends the daemon.
-struct Spawner {
-    progress: Progress,
-    panicked: StopToken,
-}
-
-impl Spawner {
-    fn stage(&self, name: impl Into<String>, body: impl FnOnce(&Beat) + Send + 'static) -> Result<Stage, StartError> {
-        let name = name.into();
-        let (beat, panicked) = (self.progress.register(&name), self.panicked.clone());
-        Stage::spawn(name.clone(), move || panicked.stop(), move || body(&beat))
-            .map_err(|source| StartError::Thread { what: name, source })
-    }
-
-    /// A task that is to run until its stop: one that panics or ends before ends the daemon, as a stage's panic does.
-    fn task(
-        &self,
-        runtime: &Runtime,
-        name: &'static str,
-        stop: StopToken,
-        body: impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    ) -> Task {
-        let (asked, panicked) = (stop.clone(), self.panicked.clone());
-        let inner = runtime.spawn(body);
-        let handle = runtime.spawn(async move {
-            let ended = inner.await;
-            if let Ok(Err(e)) = &ended {
-                log::error!("{name}: {}", crate::base::error::Chain(e.as_ref()));
-            }
-            if !asked.is_stopped() || ended.is_err() {
-                log::error!("{name} has ended and must not");
-                panicked.stop();
-            }
-        });
-        Task { name, stop, handle }
-    }
-}
-
-/// Whether alerts are queued, and for whom.
-pub fn outbox_policy(config: &Config) -> OutboxPolicy {
-    match &config.mqtt {
-        None => OutboxPolicy::LocalOnly,
-        Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },
-    }
-}
-
-/// What the store may keep.
-fn limits(config: &Config) -> Limits {
-    let Storage { keep, clips_max_bytes, min_free_bytes, keep_incidents } = config.storage;
-    Limits { keep, max_bytes: clips_max_bytes.unwrap_or(u64::MAX), min_free_bytes, keep_rows: keep_incidents }
-}
-
-/// What of the config the incident stage works by.
-fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
-    let cameras = config.cameras.iter().map(|c| (c.id.clone(), c.thresholds.clone())).collect();
-    Settings {
-        incident: config.incident.clone(),
-        clip: config.clip.clone(),
-        thresholds: Thresholds { model: model.clone(), cameras },
-        schedules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), c.schedule.clone()?))).collect(),
     }
 }

@@ -1,0 +1,33 @@
+//! What of the config each stage works by, in that stage's own words.
+
+use std::collections::BTreeMap;
+
+use super::incidents::Settings;
+use crate::agent::config::{Config, Storage};
+use crate::agent::incident::Thresholds;
+use crate::agent::store::{Limits, OutboxPolicy};
+
+/// Whether alerts are queued, and for whom.
+pub fn outbox_policy(config: &Config) -> OutboxPolicy {
+    match &config.mqtt {
+        None => OutboxPolicy::LocalOnly,
+        Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },
+    }
+}
+
+/// What the store may keep.
+pub fn limits(config: &Config) -> Limits {
+    let Storage { keep, clips_max_bytes, min_free_bytes, keep_incidents } = config.storage;
+    Limits { keep, max_bytes: clips_max_bytes.unwrap_or(u64::MAX), min_free_bytes, keep_rows: keep_incidents }
+}
+
+/// What of the config the incident stage works by.
+pub fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
+    let cameras = config.cameras.iter().map(|c| (c.id.clone(), c.thresholds.clone())).collect();
+    Settings {
+        incident: config.incident.clone(),
+        clip: config.clip.clone(),
+        thresholds: Thresholds { model: model.clone(), cameras },
+        schedules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), c.schedule.clone()?))).collect(),
+    }
+}
