@@ -14,3 +14,7 @@ The order in which the modules build on each other:
     metrics, calibration   figures
     graph, halves, package the model directory
 """
+import os
+
+# Nothing about the footage or the machine goes to the maker of ONNX Runtime; read when its library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
