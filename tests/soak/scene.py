@@ -67,7 +67,7 @@ class Daemon(Service):
             "[device]\nsite = \"soak\"\nid = \"this-machine\"\n\n"
             f"[paths]\nstate_dir = {json.dumps(str(state))}\nruntime_dir = {json.dumps(str(work / 'run'))}\n\n"
             f"[model]\ndir = {json.dumps(str(model))}\nonnxruntime = {json.dumps(str(library))}\n\n{sections}"
-            f"[clip]\npre_roll_s = 5\npost_roll_s = 5\n\n[mqtt]\nurl = \"mqtt://127.0.0.1:{broker_port}\"\nheartbeat_s = 10\n",
+            f"[clip]\npre_roll_s = 5\npost_roll_s = 5\n\n[storage]\nmin_free_mb = 20\n\n[mqtt]\nurl = \"mqtt://127.0.0.1:{broker_port}\"\nheartbeat_s = 10\n",
             encoding="utf-8")
         super().__init__("vedette", [given.vedette, "run", "--config", self.config], work)
         # Ends that no fault asked for.
