@@ -1,5 +1,6 @@
-//! kill -9 at random moments, again and again over one state directory. After each restart: no incident that could be
-//! seen before is missing, none is open for ever, every clip that is done plays, and nothing half done is left.
+//! kill -9 at random moments, again and again over one state directory, and memory that runs out. After each restart: no
+//! incident that could be seen before is missing, none is open for ever, every clip that is done plays, and nothing half
+//! done is left.
 //!
 //! `VEDETTE_KILLS` says how often (20; `make soak-kill` 1,000), `VEDETTE_SEED` repeats a run.
 
@@ -70,6 +71,34 @@ fn assert_plays(clip: &Path) {
     assert!(output.status.success() && said.is_empty(), "{}: {said}", clip.display());
 }
 
+/// After a restart: waits until everything of before is over, and looks at all of it.
+fn assert_nothing_is_lost(agent: &Agent, stored: &BTreeSet<String>, played: &mut BTreeMap<String, Value>) {
+    let incidents = wait_for("everything of before to be over", || {
+        let incidents = agent.incidents();
+        let over = |i: &Value| i["state"] == "closed" && matches!(i["clip"]["state"].as_str(), Some("done" | "lost"));
+        (incidents.iter().all(over) && unfinished_files(&agent.state().join("clips")).is_empty()).then_some(incidents)
+    });
+    let known: BTreeSet<String> = incidents.iter().map(id).collect();
+    assert!(stored.is_subset(&known), "missing: {:?}", stored.difference(&known).collect::<Vec<_>>());
+    for incident in &incidents {
+        let (id, clip) = (id(incident), &incident["clip"]);
+        if let Some(before) = played.get(&id) {
+            assert_eq!(before, clip, "what is done stays");
+        } else if clip["state"] == "done" {
+            assert_plays(&agent.state().join(clip["path"].as_str().expect("a path")));
+            played.insert(id, clip.clone());
+        }
+    }
+}
+
+/// Ends the daemon in good order and has the store checked. Also a stop finishes what an earlier run left.
+fn assert_a_clean_end(agent: &mut Agent) {
+    assert!(agent.terminate().success());
+    let check = agent.command(&["store", "check", "--json"]);
+    let report = &json_lines(&check)[0];
+    assert!(check.status.success() && report["orphan_files"] == serde_json::json!([]), "{}", stdout(&check));
+}
+
 #[test]
 #[allow(clippy::print_stderr, reason = "the seed repeats a failure")]
 fn kills_at_random_moments_lose_nothing_that_was_stored() {
@@ -82,24 +111,7 @@ fn kills_at_random_moments_lose_nothing_that_was_stored() {
     let mut played: BTreeMap<String, Value> = BTreeMap::new();
     for _ in 0..=kills {
         agent.restart();
-        let incidents = wait_for("everything of before to be over", || {
-            let incidents = agent.incidents();
-            let over =
-                |i: &Value| i["state"] == "closed" && matches!(i["clip"]["state"].as_str(), Some("done" | "lost"));
-            (incidents.iter().all(over) && unfinished_files(&agent.state().join("clips")).is_empty())
-                .then_some(incidents)
-        });
-        let known: BTreeSet<String> = incidents.iter().map(id).collect();
-        assert!(stored.is_subset(&known), "missing: {:?}", stored.difference(&known).collect::<Vec<_>>());
-        for incident in &incidents {
-            let (id, clip) = (id(incident), &incident["clip"]);
-            if let Some(before) = played.get(&id) {
-                assert_eq!(before, clip, "what is done stays");
-            } else if clip["state"] == "done" {
-                assert_plays(&agent.state().join(clip["path"].as_str().expect("a path")));
-                played.insert(id, clip.clone());
-            }
-        }
+        assert_nothing_is_lost(&agent, &stored, &mut played);
         let clock = SystemClock::new();
         // Most die young, some when clips are being finished.
         let dies_at = dice.below(LONGEST_LIFE_MS);
@@ -115,12 +127,34 @@ fn kills_at_random_moments_lose_nothing_that_was_stored() {
         agent.wait();
     }
     agent.restart();
-    // Also a stop finishes what an earlier run left.
-    assert!(agent.terminate().success());
-    let check = agent.command(&["store", "check", "--json"]);
-    let report = &json_lines(&check)[0];
-    assert!(check.status.success() && report["orphan_files"] == serde_json::json!([]), "{}", stdout(&check));
+    assert_a_clean_end(&mut agent);
     // Otherwise nothing was tested.
     assert!(stored.len() as u64 > kills && played.len() as u64 > kills / 2, "{} of {}", played.len(), stored.len());
     eprintln!("{kills} kills, {} incidents, {} clips that play", stored.len(), played.len());
+}
+
+/// As where `MemoryMax=` or a leak elsewhere leaves nothing: allocations fail while incidents are stored and clips cut.
+/// A program without memory cannot go on; what it had stored must.
+#[test]
+fn memory_that_runs_out_loses_nothing_that_was_stored() {
+    // Large pictures: what a clip's picture of the peak takes cannot come from what was freed before.
+    let mut agent = Agent::new(&CAMERA.replace("width = 160\nheight = 120", "width = 1920\nheight = 1080"), CLIPS);
+    agent.restart();
+    let mut stored = BTreeSet::new();
+    let mut raise = |agent: &Agent| {
+        agent.command(&["test-alert", "--json"]);
+        stored.extend(agent.incidents().iter().map(id));
+        stored.len()
+    };
+    wait_for("two incidents", || (raise(&agent) >= 2).then_some(()));
+    let limited = Command::new("prlimit").args(["--pid", &agent.pid().to_string(), "--as=1048576"]).status();
+    assert!(limited.expect("prlimit (Debian package util-linux)").success());
+    let ended = wait_for("the daemon to run out of memory", || {
+        raise(&agent);
+        agent.ended()
+    });
+    assert!(!ended.success(), "{ended}: systemd starts it again");
+    agent.restart();
+    assert_nothing_is_lost(&agent, &stored, &mut BTreeMap::new());
+    assert_a_clean_end(&mut agent);
 }

@@ -191,6 +191,13 @@ impl Agent {
         self.child.as_ref().expect("a daemon runs").id()
     }
 
+    /// How the daemon ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut().expect("a daemon runs").try_wait().expect("our own child")?;
+        self.child = None;
+        Some(status)
+    }
+
     /// Waits for the daemon's end.
     pub fn wait(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("a daemon runs");
