@@ -198,6 +198,13 @@ impl Agent {
         Some(status)
     }
 
+    /// The daemon's address space, in bytes.
+    pub fn virtual_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let kib = status.lines().find_map(|l| l.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+        kib.and_then(|n| n.parse::<u64>().ok()).expect("a size in KiB") * 1024
+    }
+
     /// Waits for the daemon's end.
     pub fn wait(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("a daemon runs");
