@@ -12,7 +12,7 @@ use vedette::agent::uplink::{self, Link, Pace, Parts};
 use vedette::base::clock::{Clock, SystemClock, Wall};
 use vedette::base::progress::Beat;
 use vedette::base::stop::StopToken;
-use vedette::contract::alert::{Alert, AlertKind, ClockState, IncidentReport};
+use vedette::contract::alert::{Alert, AlertKind, ClockState, IncidentReport, Severity};
 use vedette::contract::cloudevent::AlertEvent;
 use vedette::contract::heartbeat::{HealthReport, HealthSource};
 use vedette::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
@@ -351,6 +351,7 @@ fn a_consumer_that_was_away_misses_nothing() {
 
 fn plain(port: u16) -> Mqtt {
     Mqtt {
+        keep_bytes: u64::MAX,
         host: "127.0.0.1".into(),
         port,
         tls: None,
@@ -398,7 +399,7 @@ impl Agent {
         let (stop, (tell, link)) = (StopToken::new(), watch::channel(Link::Starting));
         let parts = Parts {
             mqtt,
-            device: Device { site: "depot".into(), id: "gate-1".into() },
+            device: Device { site: "depot".into(), id: "gate-1".into(), place: None },
             counter_file: dir.path().join("uplink-session"),
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
             health: Arc::clone(&health) as Arc<dyn HealthSource>,
@@ -516,7 +517,7 @@ impl MemoryOutbox {
             *newest += 1;
             let alert = alert(camera, queued);
             let id = alert.id;
-            rows.insert(*newest, (OutboxRow { seq: *newest, queued, attempts: 0, alert }, false));
+            rows.insert(*newest, (OutboxRow { seq: *newest, queued, attempts: 0, dispatch: alert.into() }, false));
             id
         });
         let ids = ids.collect();
@@ -571,6 +572,7 @@ impl Outbox for MemoryOutbox {
         let rows = self.lock();
         let pending = rows.values().filter(|(_, sent)| !sent).count() as u64;
         Ok(OutboxStatus {
+            epoch: Uuid::from_u128(1),
             newest: *self.newest.lock().expect("no panic under it"),
             oldest_kept: rows.keys().next().copied(),
             pending,
@@ -608,5 +610,7 @@ fn alert(camera: &str, now: Wall) -> Alert {
             model: None,
         },
         clip: None,
+        severity: Severity::Severe,
+        place: None,
     }
 }

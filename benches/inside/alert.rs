@@ -257,7 +257,7 @@ async fn subscribe(
                 let (_, Channel::Alerts { .. }) = DeviceTopics::parse(&topic)? else { continue };
                 let alert: Value = serde_json::from_slice(&message.payload)?;
                 let seq = alert["sequence"].as_str().and_then(|s| s.parse().ok()).context("an alert has a number")?;
-                let ack = serde_json::to_vec(&Ack { seq })?;
+                let ack = serde_json::to_vec(&Ack { seq, epoch: None })?;
                 client.publish(topics.ack(CONSUMER)?, ack, PublishOptions::new(QoS::AtLeastOnce)).await?;
                 if alert["type"] == OPENED {
                     let id = alert["data"]["incident"]["id"].as_str().context("an alert has an incident")?;

@@ -39,6 +39,7 @@ fn units_of(video: &Path, length: Duration) -> anyhow::Result<Vec<AccessUnit>> {
     let sink = Arc::new(Kept { until: length, units: Mutex::default(), full: StopToken::new() });
     let capture = Capture {
         camera: Camera {
+            place: None,
             id: CameraId::new("bench"),
             source: Source::File { path: video.to_owned(), pace: Pace::FlatOut, repeat: false },
             classify: false,

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use vedette::agent::config::CameraId;
 use vedette::agent::incident::{CloseReason, EvidenceSource, Incident, Transition};
 use vedette::agent::store::{
-    ClipIntent, ClipRecording, ClipState, DeviceContext, Filter, IncidentRecord, IncidentState, OutboxPolicy, Store,
-    Times, database_path,
+    ClipIntent, ClipRecording, ClipState, DeviceContext, Filter, IncidentRecord, IncidentState, Labels, OutboxPolicy,
+    Store, Times, database_path,
 };
 use vedette::base::clock::{Clock, ManualClock, Mono, Wall};
 use vedette::base::progress::Beat;
@@ -95,7 +95,12 @@ fn with_store(dir: &Path, work: impl FnOnce(&Store)) {
         site: "harbour".into(),
         device: "d1".into(),
         model: None,
-        outbox: OutboxPolicy::Queue { consumers: vec!["soc".into()], keep: Duration::from_secs(86_400) },
+        outbox: OutboxPolicy::Queue {
+            consumers: vec!["soc".into()],
+            keep: Duration::from_secs(86_400),
+            max_bytes: u64::MAX,
+        },
+        labels: Labels::default(),
         clock_state: Arc::new(|| CLOCK),
     };
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Wall::from_unix_ms(1_700_000_000_000)));

@@ -1,4 +1,4 @@
-//! Alerts: CloudEvents 1.0 about an incident.
+//! Alerts: what is said about an incident, before it is a CloudEvent.
 
 use std::collections::BTreeMap;
 
@@ -40,10 +40,71 @@ pub struct Alert {
     /// What the clock was worth when the incident opened: all times in here follow from the label that it got then,
     /// also if the clock has been set since.
     pub clock: ClockState,
+    /// How bad what it reports would be.
+    #[serde(default)]
+    pub severity: Severity,
+    /// Where the camera is.
+    #[serde(default)]
+    pub place: Option<Place>,
     /// The incident.
     pub incident: IncidentReport,
     /// Its clip, as far as it is known by now.
     pub clip: Option<ClipReport>,
+}
+
+/// How bad something is to life or property, in the words of the Common Alerting Protocol (OASIS CAP 1.2, `severity`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Not known: a test, or a class that nobody has judged.
+    #[default]
+    Unknown,
+    /// Minimal to no known threat.
+    Minor,
+    /// A possible threat.
+    Moderate,
+    /// A significant threat.
+    Severe,
+    /// An extraordinary threat.
+    Extreme,
+}
+
+impl Severity {
+    /// All of them, with their words.
+    pub const ALL: [(&'static str, Severity); 5] = [
+        ("unknown", Severity::Unknown),
+        ("minor", Severity::Minor),
+        ("moderate", Severity::Moderate),
+        ("severe", Severity::Severe),
+        ("extreme", Severity::Extreme),
+    ];
+
+    /// What a class is taken for where the config says nothing.
+    pub fn of_class(class: &str) -> Severity {
+        match class {
+            "Explosion" | "Shooting" => Severity::Extreme,
+            "Abuse" | "Arson" | "Assault" | "Fighting" | "Road Accidents" | "Robbery" => Severity::Severe,
+            "Burglary" => Severity::Moderate,
+            _ => Severity::Unknown,
+        }
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Severity::ALL.into_iter().find(|(_, s)| *s == self).map_or("unknown", |(word, _)| word)
+    }
+}
+
+/// Where a camera or a device is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// Degrees north of the equator, WGS 84.
+    pub latitude: f64,
+    /// Degrees east of Greenwich, WGS 84.
+    pub longitude: f64,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Whether the device knew the time.

@@ -1,6 +1,6 @@
-//! An alert as it travels: one CloudEvents 1.0 message in the structured JSON form, on MQTT 5.
+//! Alerts and notices as they travel: CloudEvents 1.0 messages in the structured JSON form, on MQTT 5.
 //!
-//! What is fixed when the alert is stored is in [`super::alert`]; this adds what is known only when it is
+//! What is fixed when one is stored is in [`super::alert`] and [`super::notice`]; this adds what is known only when it is
 //! sent. `source` and `id` together identify it, also when it is sent again, so a consumer can drop what it
 //! has seen.
 //!
@@ -10,14 +10,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::alert::{Alert, AlertKind, ClipReport, ClockState, IncidentReport, ModelRef};
+use super::alert::{Alert, AlertKind, ClipReport, ClockState, IncidentReport, ModelRef, Place, Severity};
+use super::notice::{Notice, NoticeKind, TroubleReport};
+use super::outbox::Dispatch;
 use super::topics::DeviceTopics;
 use crate::base::clock::Wall;
 
-/// MQTT content type of an alert.
+/// MQTT content type of an alert or a notice.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
 
-/// Every alert is smaller than this.
+/// Every message is smaller than this.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// An alert too large to send has its texts cut to so many characters,
@@ -25,11 +27,20 @@ const SHORT_TEXT_CHARS: usize = 200;
 /// and only so many of its scores kept, the highest.
 const SHORT_SCORES: usize = 16;
 
-/// What is known of an alert only when it is sent.
+/// A message's place in the order of all that a device says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number {
+    /// What it counts within: a device that lost its state has another one.
+    pub epoch: Uuid,
+    /// From 1, without gaps.
+    pub seq: u64,
+}
+
+/// What is known of a message only when it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sending {
     /// Its number in the outbox; none: it is not stored.
-    pub seq: Option<u64>,
+    pub number: Option<Number>,
     /// The wall clock now.
     pub publish_time: Wall,
     /// It is sent later than it could have been had the way been open.
@@ -44,7 +55,7 @@ pub enum SpecVersion {
     V1,
 }
 
-/// CloudEvents `type`: what an alert says, and the version of its data.
+/// CloudEvents `type` of an alert: what it says, and the version of its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AlertType {
     /// The incident has begun.
@@ -76,9 +87,30 @@ impl From<AlertKind> for AlertType {
     }
 }
 
-/// The whole message.
+/// CloudEvents `type` of a notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NoticeType {
+    /// Trouble has begun, or got worse.
+    #[serde(rename = "org.vedette.notice.raised.v1")]
+    Raised,
+    /// It is over.
+    #[serde(rename = "org.vedette.notice.cleared.v1")]
+    Cleared,
+}
+
+impl From<NoticeKind> for NoticeType {
+    fn from(kind: NoticeKind) -> Self {
+        match kind {
+            NoticeKind::Raised => NoticeType::Raised,
+            NoticeKind::Cleared => NoticeType::Cleared,
+        }
+    }
+}
+
+/// The whole message: the attributes that all have in common, and the data of its kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AlertEvent {
+#[schemars(rename = "CloudEvent")]
+pub struct CloudEvent<T, D> {
     /// CloudEvents version.
     pub specversion: SpecVersion,
     /// UUIDv7 of this message; the same on a resend.
@@ -87,8 +119,8 @@ pub struct AlertEvent {
     pub source: String,
     /// What it says.
     #[serde(rename = "type")]
-    pub kind: AlertType,
-    /// The incident's id.
+    pub kind: T,
+    /// The id of the incident, or of the trouble.
     pub subject: Uuid,
     /// RFC 3339, UTC: capture time of what it reports.
     pub time: String,
@@ -99,6 +131,10 @@ pub struct AlertEvent {
     /// false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<String>,
+    /// What `sequence` counts within: a device that lost its state begins at 1 in a new epoch. Absent where `sequence`
+    /// is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Uuid>,
     /// False: the device's disk refused the alert and it was sent from memory, once. It comes again as a durable one
     /// with the same `id` if the disk comes back.
     pub durable: bool,
@@ -107,12 +143,23 @@ pub struct AlertEvent {
     /// It was queued before the device's present connection, or waited for long: history, not news.
     pub replayed: bool,
     /// What happened.
-    pub data: AlertData,
+    pub data: D,
 }
+
+/// A message about an incident.
+pub type AlertEvent = CloudEvent<AlertType, AlertData>;
+/// A message about trouble.
+pub type NoticeEvent = CloudEvent<NoticeType, NoticeData>;
 
 /// The data of an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AlertData {
+    /// How bad what it reports would be (CAP 1.2).
+    #[serde(default)]
+    pub severity: Severity,
+    /// Where the camera is; absent where nobody has configured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// The incident as it stood then.
     pub incident: IncidentReport,
     /// Its clip, as far as it was known then.
@@ -124,28 +171,62 @@ pub struct AlertData {
     pub shortened: bool,
 }
 
+/// The data of a notice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NoticeData {
+    /// What it means for those whom the device guards (CAP 1.2).
+    pub severity: Severity,
+    /// Where the camera, or the device, is; absent where nobody has configured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The trouble.
+    pub notice: TroubleReport,
+    /// The device's clock when the notice was written.
+    pub clock: ClockState,
+}
+
+impl<T, D: Serialize> CloudEvent<T, D> {
+    fn with(topics: &DeviceTopics, sending: Sending, of: Of<T>, data: D) -> Self {
+        CloudEvent {
+            specversion: SpecVersion::V1,
+            id: of.id,
+            source: topics.source(),
+            kind: of.kind,
+            subject: of.subject,
+            time: of.time.rfc3339(),
+            datacontenttype: "application/json".into(),
+            sequence: sending.number.map(|n| format!("{:020}", n.seq)),
+            epoch: sending.number.map(|n| n.epoch),
+            durable: sending.number.is_some(),
+            publishtime: sending.publish_time.rfc3339(),
+            replayed: sending.replayed,
+            data,
+        }
+    }
+}
+
+/// What is in an event's head of what it is about.
+struct Of<T> {
+    id: Uuid,
+    kind: T,
+    subject: Uuid,
+    time: Wall,
+}
+
 impl AlertEvent {
     /// The message that says `alert`.
     pub fn new(topics: &DeviceTopics, alert: &Alert, sending: Sending) -> Self {
-        AlertEvent {
-            specversion: SpecVersion::V1,
-            id: alert.id,
-            source: topics.source(),
-            kind: alert.kind.into(),
-            subject: alert.incident.id,
-            time: alert.event_time_unix_ms.rfc3339(),
-            datacontenttype: "application/json".into(),
-            sequence: sending.seq.map(|seq| format!("{seq:020}")),
-            durable: sending.seq.is_some(),
-            publishtime: sending.publish_time.rfc3339(),
-            replayed: sending.replayed,
-            data: AlertData {
-                incident: alert.incident.clone(),
-                clip: alert.clip.clone(),
-                clock: alert.clock,
-                shortened: false,
-            },
-        }
+        let of =
+            Of { id: alert.id, kind: alert.kind.into(), subject: alert.incident.id, time: alert.event_time_unix_ms };
+        let data = AlertData {
+            severity: alert.severity,
+            place: alert.place.clone(),
+            incident: alert.incident.clone(),
+            clip: alert.clip.clone(),
+            clock: alert.clock,
+            shortened: false,
+        };
+        CloudEvent::with(topics, sending, of, data)
     }
 
     /// The payload, shortened if it must be.
@@ -160,29 +241,72 @@ impl AlertEvent {
     }
 }
 
-/// MQTT user properties by which a broker or consumer routes an alert without opening it.
-pub fn user_properties(alert: &Alert, seq: Option<u64>) -> Vec<(String, String)> {
-    let kind = match alert.kind {
-        AlertKind::Opened => "opened",
-        AlertKind::Updated => "updated",
-        AlertKind::Closed => "closed",
-        AlertKind::ClipReady => "clip_ready",
-        AlertKind::ClipLost => "clip_lost",
+impl NoticeEvent {
+    /// The message that says `notice`.
+    pub fn new(topics: &DeviceTopics, notice: &Notice, sending: Sending) -> Self {
+        let of =
+            Of { id: notice.id, kind: notice.kind.into(), subject: notice.notice.id, time: notice.event_time_unix_ms };
+        let Notice { severity, place, notice, clock, .. } = notice.clone();
+        CloudEvent::with(topics, sending, of, NoticeData { severity, place, notice, clock })
+    }
+
+    /// The payload, shortened if it must be.
+    pub fn render(&self) -> Vec<u8> {
+        let mut short = self.clone();
+        let TroubleReport { site, device, camera, detail, since, .. } = &mut short.data.notice;
+        for text in [site, device, detail, since].into_iter().chain(camera) {
+            shorten_text(text);
+        }
+        short.data.place.as_mut().and_then(|p| p.name.as_mut()).map(shorten_text);
+        to_json(&short)
+    }
+}
+
+/// The payload of whatever is in the outbox.
+pub fn render(topics: &DeviceTopics, dispatch: &Dispatch, sending: Sending) -> Vec<u8> {
+    match dispatch {
+        Dispatch::Alert(alert) => AlertEvent::new(topics, alert, sending).render(),
+        Dispatch::Notice(notice) => NoticeEvent::new(topics, notice, sending).render(),
+    }
+}
+
+/// MQTT user properties by which a broker or consumer routes a message without opening it.
+pub fn user_properties(dispatch: &Dispatch, seq: Option<u64>) -> Vec<(String, String)> {
+    let mut properties = match dispatch {
+        Dispatch::Alert(alert) => {
+            let kind = match alert.kind {
+                AlertKind::Opened => "opened",
+                AlertKind::Updated => "updated",
+                AlertKind::Closed => "closed",
+                AlertKind::ClipReady => "clip_ready",
+                AlertKind::ClipLost => "clip_lost",
+            };
+            let mut class = alert.incident.class.clone();
+            shorten_text(&mut class);
+            vec![
+                ("class", class),
+                ("kind", kind.into()),
+                ("camera", alert.incident.camera.clone()),
+                ("test", alert.incident.test.to_string()),
+                ("severity", alert.severity.as_str().into()),
+            ]
+        }
+        Dispatch::Notice(notice) => {
+            let kind = match notice.kind {
+                NoticeKind::Raised => "raised",
+                NoticeKind::Cleared => "cleared",
+            };
+            let mut properties = vec![("trouble", notice.notice.trouble.as_str().to_owned()), ("kind", kind.into())];
+            properties.extend(notice.notice.camera.clone().map(|camera| ("camera", camera)));
+            properties.push(("severity", notice.severity.as_str().into()));
+            properties
+        }
     };
-    let mut class = alert.incident.class.clone();
-    shorten_text(&mut class);
-    [
-        ("class", class),
-        ("kind", kind.into()),
-        ("camera", alert.incident.camera.clone()),
-        ("test", alert.incident.test.to_string()),
-        match seq {
-            Some(seq) => ("seq", seq.to_string()),
-            None => ("durable", "false".to_owned()),
-        },
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    properties.push(match seq {
+        Some(seq) => ("seq", seq.to_string()),
+        None => ("durable", "false".to_owned()),
+    });
+    properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn to_json<T: Serialize>(message: &T) -> Vec<u8> {
@@ -192,7 +316,8 @@ fn to_json<T: Serialize>(message: &T) -> Vec<u8> {
 impl AlertData {
     fn shorten(&mut self) {
         self.shortened = true;
-        let AlertData { incident, clip, clock: _, shortened: _ } = self;
+        let AlertData { severity: _, place, incident, clip, clock: _, shortened: _ } = self;
+        place.as_mut().and_then(|p| p.name.as_mut()).map(shorten_text);
         let IncidentReport { site, device, camera, class, start_time, end_time, peak_time, scores, .. } = incident;
         for text in [site, device, camera, class, start_time, peak_time].into_iter().chain(end_time) {
             shorten_text(text);
@@ -227,6 +352,7 @@ pub(crate) mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::notice::Trouble;
     use super::*;
 
     /// An alert with something in every field.
@@ -236,6 +362,8 @@ pub(crate) mod tests {
             kind,
             event_time_unix_ms: Wall::from_unix_ms(1_700_000_000_123),
             clock: ClockState { synchronised: true, estimated_error_ms: Some(1.5) },
+            severity: Severity::Severe,
+            place: Some(Place { latitude: 53.54, longitude: 9.98, name: Some("Gate 4".into()) }),
             incident: IncidentReport {
                 id: Uuid::now_v7(),
                 site: "depot".into(),
@@ -257,6 +385,31 @@ pub(crate) mod tests {
         }
     }
 
+    /// A notice with something in every field.
+    pub(crate) fn notice(camera: Option<&str>) -> Notice {
+        Notice {
+            id: Uuid::now_v7(),
+            kind: NoticeKind::Raised,
+            event_time_unix_ms: Wall::from_unix_ms(1_700_000_000_123),
+            clock: ClockState { synchronised: true, estimated_error_ms: None },
+            severity: Severity::Severe,
+            place: Some(Place { latitude: -33.9, longitude: 151.2, name: None }),
+            notice: TroubleReport {
+                id: Uuid::now_v7(),
+                site: "depot".into(),
+                device: "gate-1".into(),
+                camera: camera.map(str::to_owned),
+                trouble: Trouble::CameraLost,
+                detail: "no route to host".into(),
+                since: "2023-11-14T22:13:20.000Z".into(),
+            },
+        }
+    }
+
+    fn number(seq: u64) -> Option<Number> {
+        Some(Number { epoch: Uuid::from_u128(9), seq })
+    }
+
     fn topics() -> DeviceTopics {
         DeviceTopics::new("depot", "gate-1").unwrap()
     }
@@ -264,7 +417,8 @@ pub(crate) mod tests {
     #[test]
     fn is_a_cloudevent() {
         let alert = alert("north", AlertKind::ClipReady);
-        let sending = Sending { seq: Some(42), publish_time: Wall::from_unix_ms(1_700_000_001_000), replayed: true };
+        let sending =
+            Sending { number: number(42), publish_time: Wall::from_unix_ms(1_700_000_001_000), replayed: true };
         let event = AlertEvent::new(&topics(), &alert, sending);
         let json: serde_json::Value = serde_json::from_slice(&event.render()).unwrap();
         assert_eq!(json["specversion"], "1.0");
@@ -275,6 +429,9 @@ pub(crate) mod tests {
         assert_eq!(json["time"], "2023-11-14T22:13:20.123Z");
         assert_eq!(json["datacontenttype"], "application/json");
         assert_eq!(json["sequence"], "00000000000000000042");
+        assert_eq!(json["epoch"], Uuid::from_u128(9).to_string());
+        assert_eq!(json["data"]["severity"], "severe");
+        assert_eq!(json["data"]["place"]["latitude"], 53.54);
         assert_eq!(json["publishtime"], "2023-11-14T22:13:21.000Z");
         assert_eq!(json["replayed"], true);
         assert_eq!(json["data"]["incident"]["class"], "Fighting");
@@ -288,19 +445,44 @@ pub(crate) mod tests {
     #[test]
     fn one_that_is_not_stored_says_so_and_has_no_number() {
         let alert = alert("north", AlertKind::Opened);
-        let sending = Sending { seq: None, publish_time: Wall::from_unix_ms(0), replayed: false };
+        let sending = Sending { number: None, publish_time: Wall::from_unix_ms(0), replayed: false };
         let json: serde_json::Value =
             serde_json::from_slice(&AlertEvent::new(&topics(), &alert, sending).render()).unwrap();
-        assert_eq!((&json["durable"], json.get("sequence")), (&false.into(), None));
-        assert_eq!(user_properties(&alert, None).pop(), Some(("durable".to_owned(), "false".to_owned())));
+        assert_eq!((&json["durable"], json.get("sequence"), json.get("epoch")), (&false.into(), None, None));
+        assert_eq!(user_properties(&alert.into(), None).pop(), Some(("durable".to_owned(), "false".to_owned())));
     }
 
     #[test]
     fn properties_tell_what_a_router_needs() {
-        let properties = user_properties(&alert("north", AlertKind::Opened), Some(7));
-        let expected =
-            [("class", "Fighting"), ("kind", "opened"), ("camera", "north"), ("test", "false"), ("seq", "7")];
-        assert_eq!(properties, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let pairs = |dispatch: Dispatch, seq| {
+            let properties = user_properties(&dispatch, seq);
+            properties.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            pairs(alert("north", AlertKind::Opened).into(), Some(7)),
+            "class=Fighting kind=opened camera=north test=false severity=severe seq=7"
+        );
+        let mut notice = notice(Some("north"));
+        assert_eq!(
+            pairs(notice.clone().into(), Some(8)),
+            "trouble=camera_lost kind=raised camera=north severity=severe seq=8"
+        );
+        notice.notice.camera = None;
+        assert_eq!(pairs(notice.into(), None), "trouble=camera_lost kind=raised severity=severe durable=false");
+    }
+
+    #[test]
+    fn notices_are_cloudevents_too_however_much_they_say() {
+        let mut notice = notice(None);
+        let sending = Sending { number: number(3), publish_time: Wall::from_unix_ms(0), replayed: false };
+        let event = NoticeEvent::new(&topics(), &notice, sending);
+        let json: serde_json::Value = serde_json::from_slice(&event.render()).unwrap();
+        assert_eq!(json["type"], "org.vedette.notice.raised.v1");
+        assert_eq!(json["subject"], notice.notice.id.to_string());
+        assert_eq!(json["data"]["notice"]["trouble"], "camera_lost");
+        assert_eq!(json["sequence"], "00000000000000000003");
+        notice.notice.detail = "\u{1}".repeat(100_000);
+        assert!(render(&topics(), &notice.into(), sending).len() < MAX_MESSAGE_BYTES);
     }
 
     proptest! {
@@ -315,7 +497,7 @@ pub(crate) mod tests {
             big.incident.scores = (0..scores).map(|i| (format!("{i}{text:.100}"), 1.0 / scores as f32)).collect();
             big.incident.close_reason = Some(text.clone());
             big.clip = Some(ClipReport { path: Some(text.clone()), lost_because: Some(text.clone()), ..ClipReport::default() });
-            let sending = Sending { seq: Some(u64::MAX), publish_time: Wall::from_unix_ms(0), replayed: false };
+            let sending = Sending { number: number(u64::MAX), publish_time: Wall::from_unix_ms(0), replayed: false };
             let payload = AlertEvent::new(&topics(), &big, sending).render();
             prop_assert!(payload.len() < MAX_MESSAGE_BYTES);
             let back: AlertEvent = serde_json::from_slice(&payload).unwrap();

@@ -3,16 +3,75 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::base::error::Retry;
 
 use super::alert::Alert;
+use super::notice::Notice;
+use super::topics::DEVICE;
 
 #[cfg(test)]
 pub mod testing;
 
-/// One alert on its way.
+/// What takes the way through the outbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dispatch {
+    /// About an incident.
+    Alert(Alert),
+    /// About trouble.
+    Notice(Notice),
+}
+
+impl Dispatch {
+    /// The level of the topic on which it is said: its camera, or [`DEVICE`].
+    pub fn speaker(&self) -> &str {
+        match self {
+            Dispatch::Alert(alert) => &alert.incident.camera,
+            Dispatch::Notice(notice) => notice.notice.camera.as_deref().unwrap_or(DEVICE),
+        }
+    }
+
+    /// UUIDv7 of the message.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Dispatch::Alert(alert) => alert.id,
+            Dispatch::Notice(notice) => notice.id,
+        }
+    }
+
+    /// The id of the incident, or of the trouble.
+    pub fn subject(&self) -> Uuid {
+        match self {
+            Dispatch::Alert(alert) => alert.incident.id,
+            Dispatch::Notice(notice) => notice.notice.id,
+        }
+    }
+
+    /// The alert, if it is one.
+    pub fn alert(&self) -> Option<&Alert> {
+        match self {
+            Dispatch::Alert(alert) => Some(alert),
+            Dispatch::Notice(_) => None,
+        }
+    }
+}
+
+impl From<Alert> for Dispatch {
+    fn from(alert: Alert) -> Self {
+        Dispatch::Alert(alert)
+    }
+}
+
+impl From<Notice> for Dispatch {
+    fn from(notice: Notice) -> Self {
+        Dispatch::Notice(notice)
+    }
+}
+
+/// One message on its way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxRow {
     /// Sequence number of this device and route: from 1, without gaps but those told as given up.
@@ -22,12 +81,15 @@ pub struct OutboxRow {
     /// How often it was handed to a broker already.
     pub attempts: u32,
     /// What to say.
-    pub alert: Alert,
+    pub dispatch: Dispatch,
 }
 
 /// What a consumer needs to know to find its gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OutboxStatus {
+    /// What the numbers count within; a device that lost its state has another one and begins anew.
+    #[serde(default)]
+    pub epoch: Uuid,
     /// Newest sequence number given out; 0 before the first.
     pub newest: u64,
     /// Oldest one still kept; none if the outbox is empty.

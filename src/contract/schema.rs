@@ -4,7 +4,7 @@
 use schemars::{Schema, schema_for};
 
 use super::ack::Ack;
-use super::cloudevent::AlertEvent;
+use super::cloudevent::{AlertEvent, NoticeEvent};
 use super::heartbeat::{Heartbeat, OutboxState};
 use super::state::{CameraState, DeviceState};
 
@@ -12,6 +12,7 @@ use super::state::{CameraState, DeviceState};
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("alert.schema.json", schema_for!(AlertEvent)),
+        ("notice.schema.json", schema_for!(NoticeEvent)),
         ("state.schema.json", schema_for!(DeviceState)),
         ("camera.schema.json", schema_for!(CameraState)),
         ("heartbeat.schema.json", schema_for!(Heartbeat)),
@@ -26,13 +27,15 @@ mod tests {
     use std::path::Path;
 
     use serde::Serialize;
+    use uuid::Uuid;
 
     use super::super::alert::{AlertKind, ClockState};
-    use super::super::cloudevent::{self, Sending};
+    use super::super::cloudevent::{self, Number, Sending};
     use super::super::heartbeat::{
         CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, StallHealth,
         ThrottlingHealth, WearHealth,
     };
+    use super::super::notice::{NoticeKind, Trouble};
     use super::super::outbox::OutboxStatus;
     use super::super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
     use super::super::topics::DeviceTopics;
@@ -82,11 +85,28 @@ mod tests {
         let topics = DeviceTopics::new("depot", "gate-1").unwrap();
         let kinds =
             [AlertKind::Opened, AlertKind::Updated, AlertKind::Closed, AlertKind::ClipReady, AlertKind::ClipLost];
+        let number = Number { epoch: Uuid::from_u128(9), seq: 1 };
         for (kind, replayed) in kinds.into_iter().zip([true, false].into_iter().cycle()) {
             let alert = cloudevent::tests::alert("north", kind);
-            let sending = Sending { seq: (!replayed).then_some(1), publish_time: Wall::from_unix_ms(5), replayed };
+            let sending =
+                Sending { number: (!replayed).then_some(number), publish_time: Wall::from_unix_ms(5), replayed };
             let payload = AlertEvent::new(&topics, &alert, sending).render();
             validate("alert.schema.json", &serde_json::from_slice::<serde_json::Value>(&payload).unwrap());
+        }
+    }
+
+    #[test]
+    fn notices_keep_to_their_schema() {
+        let topics = DeviceTopics::new("depot", "gate-1").unwrap();
+        let number = Number { epoch: Uuid::from_u128(9), seq: 1 };
+        for (camera, kind) in [(Some("north"), NoticeKind::Raised), (None, NoticeKind::Cleared)] {
+            for trouble in Trouble::ALL {
+                let mut notice = cloudevent::tests::notice(camera);
+                (notice.kind, notice.notice.trouble) = (kind, trouble);
+                let sending = Sending { number: Some(number), publish_time: Wall::from_unix_ms(5), replayed: false };
+                let payload = NoticeEvent::new(&topics, &notice, sending).render();
+                validate("notice.schema.json", &serde_json::from_slice::<serde_json::Value>(&payload).unwrap());
+            }
         }
     }
 
@@ -112,13 +132,19 @@ mod tests {
             arming: Some(ArmingState { armed: false, until: Some(origin().publish_time), reason: None }),
         };
         validate("camera.schema.json", &CameraState { origin: origin(), condition });
-        validate("ack.schema.json", &Ack { seq: 9 });
+        validate("ack.schema.json", &Ack { seq: 9, epoch: Some(Uuid::from_u128(9)) });
     }
 
     #[test]
     fn heartbeats_keep_to_their_schema() {
-        let status =
-            OutboxStatus { newest: 9, oldest_kept: Some(4), pending: 2, unconfirmed: 4, given_up: vec![(1, 3)] };
+        let status = OutboxStatus {
+            epoch: Uuid::from_u128(9),
+            newest: 9,
+            oldest_kept: Some(4),
+            pending: 2,
+            unconfirmed: 4,
+            given_up: vec![(1, 3)],
+        };
         validate("outbox.schema.json", &OutboxState { origin: origin(), status: status.clone() });
         let sampling = Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, frames_fps: 7.4 });
         let throttling = ThrottlingHealth {

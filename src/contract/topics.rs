@@ -1,7 +1,8 @@
 //! Where on the broker each message lives.
 //!
 //! ```text
-//!     vedette/v1/{site}/{device}/alerts/{camera}   CloudEvents, QoS 1, not retained
+//!     vedette/v1/{site}/{device}/alerts/{camera}   CloudEvents, QoS 1, not retained: alerts, and notices of trouble;
+//!                                                  those of the device itself on alerts/_device
 //!                               /state             birth and will, retained
 //!                               /camera/{camera}   retained; holds only while `state` says online
 //!                               /heartbeat         retained
@@ -20,6 +21,9 @@ use std::sync::Arc;
 
 /// First levels of every topic: the product and the version of the contract.
 pub const PREFIX: &str = "vedette/v1";
+
+/// Stands where a camera's name would for what the device says of itself. No camera is called so: see `config`.
+pub const DEVICE: &str = "_device";
 
 const MAX_NAME_BYTES: usize = 64;
 

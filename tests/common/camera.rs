@@ -72,6 +72,7 @@ impl CaptureSink for Recorder {
 /// A configured camera with the defaults.
 pub fn camera(source: Source) -> Camera {
     Camera {
+        place: None,
         id: CameraId::new("gate"),
         source,
         classify: true,

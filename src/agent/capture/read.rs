@@ -128,6 +128,7 @@ pub fn read_file(
 
 fn file_camera(path: &Path, id: &CameraId) -> config::Camera {
     config::Camera {
+        place: None,
         id: id.clone(),
         source: config::Source::File { path: path.to_owned(), pace: config::Pace::FlatOut, repeat: false },
         classify: true,

@@ -9,7 +9,9 @@ use super::kind::{Fault, boolean, choice, fraction, integer, is_name, name, seco
 use super::section::Section;
 use super::spelling::{alternatives, nearest};
 use super::units::Unit;
-use super::{Camera, CameraId, Config, Pace, Problem, Schedule, Source, Transport, files, local, secret, shape, url};
+use super::{
+    Camera, CameraId, Config, Pace, Problem, Schedule, Source, Transport, files, local, place, secret, shape, url,
+};
 use crate::contract::alert::NORMAL;
 
 /// What other sections say that a camera must agree with. `None`: it is wrong, which was noted.
@@ -60,7 +62,11 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
     {
         s.problem("id", format!("{id:?} is the id of another camera"), "give each camera its own");
     }
+    if id.as_deref().is_some_and(|id| id.starts_with('_')) {
+        s.problem("id", "names that begin with _ stand for the device itself", "choose another one");
+    }
     let source = source(s, context);
+    let place = s.optional_section("place", place::read);
     let classify = s.or("classify", true, boolean());
     let schedule = schedule(s, context, classify);
     let region = s.optional_section("region", shape::region);
@@ -93,6 +99,7 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
     Some(Camera {
         id: CameraId::new(&id?),
         source: source?,
+        place: place?,
         classify: classify?,
         schedule: schedule?,
         region: region?,
@@ -183,14 +190,16 @@ impl Config {
     /// What is wrong with the class names in the configuration, given the classes that the model has.
     pub fn check_classes(&self, classes: &[String]) -> Vec<Problem> {
         let classes: Vec<&str> = classes.iter().map(String::as_str).filter(|c| *c != NORMAL).collect();
-        let unknown = self
-            .cameras
-            .iter()
-            .flat_map(|camera| camera.thresholds.keys().map(move |class| (camera, class)))
+        let of_cameras = self.cameras.iter().flat_map(|camera| {
+            let key = move |class| (format!("camera[{}].thresholds.{class}", camera.id), class);
+            camera.thresholds.keys().map(key)
+        });
+        let unknown = of_cameras
+            .chain(self.severity.keys().map(|class| (format!("severity.{class}"), class)))
             .filter(|(_, class)| !classes.contains(&class.as_str()));
         unknown
-            .map(|(camera, class)| Problem {
-                key: format!("camera[{}].thresholds.{class}", camera.id),
+            .map(|(key, class)| Problem {
+                key,
                 line: None,
                 message: "the model has no such class".into(),
                 remedy: match nearest(class, classes.iter().copied()) {

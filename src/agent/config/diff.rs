@@ -45,7 +45,7 @@ impl Config {
     /// What is different in `new`. The order of cameras does not matter.
     pub fn diff(&self, new: &Config) -> Vec<Change> {
         // Taken apart by name, here and below, so that a field that is added cannot be forgotten.
-        let Config { device, paths, model, cameras, incident, clip, storage, mqtt } = self;
+        let Config { device, paths, model, cameras, incident, clip, storage, severity, mqtt } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
         changes.of_paths(paths, &new.paths);
@@ -62,6 +62,7 @@ impl Config {
         changes.of_incident(incident, &new.incident, self.hysteresis_from(new));
         changes.of_clip(clip, &new.clip, self.pre_roll_from(new));
         changes.of_storage(storage, &new.storage);
+        changes.at_restart("severity", *severity != new.severity);
         match (mqtt, &new.mqtt) {
             (Some(mqtt), Some(new)) => changes.of_mqtt(mqtt, new),
             (old, new) => changes.at_restart("mqtt", old != new),
@@ -129,9 +130,10 @@ impl Changes {
         self.note(key, differs, Applies::AtRestart);
     }
 
-    fn of_device(&mut self, Device { site, id }: &Device, new: &Device) {
+    fn of_device(&mut self, Device { site, id, place }: &Device, new: &Device) {
         self.at_restart("device.site", *site != new.site);
         self.at_restart("device.id", *id != new.id);
+        self.at_restart("device.place", *place != new.place);
     }
 
     fn of_paths(&mut self, Paths { state_dir, runtime_dir }: &Paths, new: &Paths) {
@@ -185,6 +187,7 @@ impl Changes {
         let Camera {
             id,
             source,
+            place,
             classify,
             schedule,
             region,
@@ -197,6 +200,7 @@ impl Changes {
         } = old;
         let key = |key: &str| format!("camera[{id}].{key}");
         self.of_source(&key, source, &new.source);
+        self.at_restart(&key("place"), *place != new.place);
         self.at_restart(&key("classify"), *classify != new.classify);
         self.live(&key("schedule"), *schedule != new.schedule);
         self.at_restart(&key("region"), *region != new.region);
@@ -276,7 +280,7 @@ impl Changes {
     }
 
     fn of_mqtt(&mut self, old: &Mqtt, new: &Mqtt) {
-        let Mqtt { host, port, tls, credentials, heartbeat_every, keep_alive, consumers, keep } = old;
+        let Mqtt { host, port, tls, credentials, heartbeat_every, keep_alive, consumers, keep, keep_bytes } = old;
         let moved = *host != new.host || *port != new.port || tls.is_some() != new.tls.is_some();
         self.at_restart("mqtt.url", moved);
         if let (Some(MqttTls { ca_pem, client }), Some(new)) = (tls, &new.tls) {
@@ -291,5 +295,6 @@ impl Changes {
         self.at_restart("mqtt.keep_alive_s", *keep_alive != new.keep_alive);
         self.at_restart("mqtt.consumers", *consumers != new.consumers);
         self.at_restart("mqtt.keep_days", *keep != new.keep);
+        self.at_restart("mqtt.keep_mb", *keep_bytes != new.keep_bytes);
     }
 }

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::contract::alert::{Place, Severity};
+
 mod camera;
 mod diff;
 mod files;
@@ -26,6 +28,7 @@ mod kind;
 mod local;
 mod mqtt;
 mod parse;
+mod place;
 mod problem;
 mod schedule;
 mod secret;
@@ -79,6 +82,8 @@ pub struct Config {
     pub clip: Clip,
     /// What is kept on the disk, and for how long.
     pub storage: Storage,
+    /// `[severity]`: how bad a class is, instead of what the product says of it.
+    pub severity: BTreeMap<String, Severity>,
     /// Where alerts go; none: incidents and clips stay on the device.
     pub mqtt: Option<Mqtt>,
 }
@@ -90,6 +95,8 @@ pub struct Device {
     pub site: String,
     /// `id`: the device; same form; unique in the site.
     pub id: String,
+    /// `place`: where it is, and every camera that has none of its own; default: not said.
+    pub place: Option<Place>,
 }
 
 /// `[paths]`
@@ -149,10 +156,12 @@ impl std::fmt::Display for Precision {
 /// `[[camera]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Camera {
-    /// `id`
+    /// `id`; none begins with `_`, which stands for the device itself in topics.
     pub id: CameraId,
     /// `kind` and the keys that go with it.
     pub source: Source,
+    /// `place`: where it is; default: that of the device.
+    pub place: Option<Place>,
     /// `classify`: whether the model looks at it; false only records. Default true.
     pub classify: bool,
     /// `schedule`: the name of the `[schedule.<name>]` by which incidents open on it; default: always.
@@ -443,6 +452,8 @@ pub struct Mqtt {
     pub consumers: Vec<String>,
     /// `keep_days`: an unconfirmed alert is let go after so long; 1 to 3650 days; default 30 days.
     pub keep: Duration,
+    /// `keep_mb`: and the oldest where all of them take more than so much, 10 to 100,000 MB (10^6 bytes); default 500 MB.
+    pub keep_bytes: u64,
 }
 
 /// TLS of `[mqtt]`.

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{boolean, days, days_long, distinct, name, seconds};
+use super::kind::{boolean, days, days_long, distinct, integer, name, seconds};
 use super::section::Section;
+use super::units::Unit;
 use super::url::Broker;
 use super::{Mqtt, MqttTls, secret, url};
 
@@ -20,6 +21,8 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
     let keep_alive = s.or("keep_alive_s", Duration::from_secs(30), seconds(5..=3600));
     let consumers = s.or("consumers", vec!["soc".to_string()], distinct(name()));
     let keep = s.or("keep_days", days_long(30), days(3650));
+    let megabytes = integer(10..=100_000, Some(Unit::Megabytes)).map(|mb| u64::from(mb) * 1_000_000);
+    let keep_bytes = s.or("keep_mb", 500_000_000, megabytes);
 
     check_client_certificate(s);
     match &broker {
@@ -43,6 +46,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
         keep_alive: keep_alive?,
         consumers: consumers?,
         keep: keep?,
+        keep_bytes: keep_bytes?,
     })
 }
 

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::kind::{choice, days, days_long, fraction, integer, name, seconds};
+use super::kind::{Fault, choice, days, days_long, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, schedule};
+use super::{
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, place, schedule,
+};
+use crate::contract::alert::{NORMAL, Severity};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -78,6 +81,10 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     context.schedules = root.named_sections("schedule", schedule::read);
     let cameras = cameras(root, &context);
     let storage = root.section("storage", storage);
+    let severity = root.map("severity", choice(Severity::ALL), |class, _| match class {
+        NORMAL => Err(Fault::with_remedy("never makes an incident", "leave it out")),
+        _ => Ok(()),
+    });
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
     context.schedules?;
     Some(Config {
@@ -88,6 +95,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         incident: incident?,
         clip: clip?,
         storage: storage?,
+        severity: severity?,
         mqtt: mqtt?,
     })
 }
@@ -95,7 +103,8 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
 fn device(s: &mut Section<'_>) -> Option<Device> {
     let site = s.required("site", name());
     let id = s.required("id", name());
-    Some(Device { site: site?, id: id? })
+    let place = s.optional_section("place", place::read);
+    Some(Device { site: site?, id: id?, place: place? })
 }
 
 fn paths(s: &mut Section<'_>, base_dir: &Path) -> Option<Paths> {

@@ -103,7 +103,10 @@ fn the_example_is_right_as_it_stands() {
     assert_eq!((mqtt.host.as_str(), mqtt.port), ("soc.example", 8883));
     assert_eq!(mqtt.tls, Some(MqttTls { ca_pem: CERTIFICATE.into(), client: None }));
     assert_eq!((mqtt.heartbeat_every.as_secs(), mqtt.keep_alive.as_secs()), (30, 30));
-    assert_eq!((mqtt.consumers, mqtt.keep), (vec!["soc".to_string()], Duration::from_secs(30 * 86_400)));
+    assert_eq!(
+        (mqtt.consumers, mqtt.keep, mqtt.keep_bytes),
+        (vec!["soc".to_string()], Duration::from_secs(30 * 86_400), 500_000_000)
+    );
 }
 
 #[test]
@@ -128,7 +131,14 @@ fn what_the_example_calls_a_default_is_the_default() {
         [true, true, true, true, true, false, false]
     );
     assert_eq!(gate.masks.iter().map(|m| m.points.len()).collect::<Vec<_>>(), [4, 3]);
-    let plain = Camera { schedule: None, region: None, masks: Vec::new(), thresholds: BTreeMap::new(), ..gate.clone() };
+    let plain = Camera {
+        place: None,
+        schedule: None,
+        region: None,
+        masks: Vec::new(),
+        thresholds: BTreeMap::new(),
+        ..gate.clone()
+    };
     assert_eq!(plain, as_it_stands.cameras[0]);
     let device = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920-video-index0".into();
     let wish = VideoWish { width: Some(1280), height: Some(720), fps: Some(20), format: Some(VideoFormat::Mjpeg) };
@@ -160,6 +170,7 @@ fn the_example_names_every_key() {
     let camera: toml::Table = cameras.flat_map(Clone::clone).collect();
     let region = camera["region"].as_table().unwrap().clone();
     let masks = camera["masks"].as_array().unwrap().iter().filter_map(|m| m.as_table());
+    let place = camera["place"].as_table().unwrap().clone();
     let mask: toml::Table = masks.flat_map(Clone::clone).collect();
     let section = |name: &str| example[name].as_table().unwrap().clone();
     for (name, keys) in [
@@ -174,11 +185,15 @@ fn the_example_names_every_key() {
         ("camera[gate]", camera),
         ("camera[gate].region", region),
         ("camera[gate].masks", mask),
+        ("camera[gate].place", place),
     ] {
         // What the reader answers to a key that resembles none.
         let text = match name {
             "" => format!("zzzzzzzzz = 1\n{}", uncommented()),
             "camera[gate].region" => uncommented().replace("region = { x =", "region = { zzzzzzzzz = 1, x ="),
+            "camera[gate].place" => {
+                uncommented().replace("place = { latitude = 53.5415", "place = { zzzzzzzzz = 1, latitude = 53.5415")
+            }
             "camera[gate].masks" => uncommented().replace("masks = [{ x =", "masks = [{ zzzzzzzzz = 1, x ="),
             "camera[gate]" => uncommented().replacen("\n[[camera]]\n", "\n[[camera]]\nzzzzzzzzz = 1\n", 1),
             _ => uncommented().replacen(&format!("\n[{name}]\n"), &format!("\n[{name}]\nzzzzzzzzz = 1\n"), 1),
@@ -187,6 +202,30 @@ fn the_example_names_every_key() {
         let expected: Vec<&str> = keys.keys().map(String::as_str).collect();
         assert_eq!(known, format!("known here: {}", expected.join(", ")), "[{name}]");
     }
+}
+
+#[test]
+fn places_and_severities_are_taken_or_named() {
+    let site = Site::new();
+    let config = site
+        .parse(&with("place = { latitude = -33.9, longitude = 151, name = \"Quay\" }\n[severity]\nFight = \"extreme\""))
+        .unwrap();
+    let place = Place { latitude: -33.9, longitude: 151.0, name: Some("Quay".into()) };
+    assert_eq!(config.cameras[0].place, Some(place));
+    assert_eq!(config.severity, [("Fight".to_string(), Severity::Extreme)].into());
+    assert_eq!(config.check_classes(&["Fight".into()]), []);
+    assert_eq!(config.check_classes(&["Fighting".into()])[0].key, "severity.Fight");
+    for (rest, key) in [
+        ("place = { latitude = 91, longitude = 0 }", "camera[gate].place.latitude"),
+        ("place = { latitude = 1 }", "camera[gate].place.longitude"),
+        ("place = { latitude = 1, longitude = 1, name = \"\" }", "camera[gate].place.name"),
+        ("[severity]\nFight = \"bad\"", "severity.Fight"),
+        ("[severity]\nNormal = \"minor\"", "severity.Normal"),
+    ] {
+        assert_eq!(site.problem(&with(rest)).key, key, "{rest}");
+    }
+    let own_name = with("").replace("id = \"gate\"", "id = \"_device\"");
+    assert_eq!(site.problem(&own_name).message, "names that begin with _ stand for the device itself");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | `mod` | the daemon: start, reload, drain |
 //! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
+//! | `troubles` | which of what `health` knows the SOC must hear of |
 //! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
 //! | `service` | systemd, signals, watchdog, journal |
@@ -30,6 +31,7 @@ mod inference;
 mod ledger;
 mod pressure;
 mod spawn;
+mod troubles;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -69,7 +71,8 @@ use incidents::{Inbox, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 use spawn::{Spawner, Task};
-pub use wishes::outbox_policy;
+use troubles::Watcher;
+pub use wishes::{labels, outbox_policy};
 use wishes::{limits, settings};
 
 /// Frames of one camera that may wait for inference; a newer one replaces the oldest.
@@ -142,6 +145,7 @@ pub struct Daemon {
     inference: (Queue<Frame>, Vec<Stage>),
     incidents: Vec<Stage>,
     clips: (StopToken, Queue<ClipOrder>, Vec<Stage>),
+    troubles: (StopToken, Vec<Stage>),
     store: (Store, Vec<Stage>),
     network: (Vec<Task>, Runtime),
     flat_out: bool,
@@ -190,6 +194,7 @@ impl Daemon {
             device: config.device.id.clone(),
             model: Some(reference),
             outbox: outbox_policy(&config),
+            labels: labels(&config),
             clock_state: {
                 let health = health.clone();
                 Arc::new(move || health.clock())
@@ -282,6 +287,13 @@ impl Daemon {
         let ring_watches: BTreeMap<_, _> = rings.iter().map(watch).collect();
         health.watch_queues(frames.clone(), inbox.clone(), store.clone(), ring_watches.clone());
 
+        let watching = StopToken::new();
+        let watcher = Watcher { health: health.clone(), store: store.clone(), clock: clock.clone() };
+        let watch_stage = spawn.stage("troubles", {
+            let stop = watching.clone();
+            move |beat| watcher.run(&stop, beat)
+        })?;
+
         let capture_stop = StopToken::new();
         let mut capture_stages = Vec::new();
         for camera in &config.cameras {
@@ -372,6 +384,7 @@ impl Daemon {
             inference: (frames, inference_stages),
             incidents: vec![incident_stage],
             clips: (clip_stop, clip_orders, vec![clip_stage]),
+            troubles: (watching, vec![watch_stage]),
             store: (store, vec![store_stage]),
             network: (network, runtime),
             flat_out,
@@ -427,6 +440,9 @@ impl Daemon {
         let mut report = DrainReport::default();
         let clock = SystemClock::new();
         let left = || ALL_END_WITHIN.saturating_sub(clock.now().since(Mono::ZERO));
+        // First: that cameras go now is no trouble.
+        self.troubles.0.stop();
+        report.join(self.troubles.1, left());
         self.capture.0.stop();
         if self.flat_out {
             // A file read flat out may be waiting for room; its frames from here on are let go.

@@ -3,15 +3,27 @@
 use std::collections::BTreeMap;
 
 use super::incidents::Settings;
-use crate::agent::config::{Config, Storage};
+use crate::agent::config::{Camera, Config, Storage};
 use crate::agent::incident::Thresholds;
-use crate::agent::store::{Limits, OutboxPolicy};
+use crate::agent::store::{Labels, Limits, OutboxPolicy};
 
 /// Whether alerts are queued, and for whom.
 pub fn outbox_policy(config: &Config) -> OutboxPolicy {
     match &config.mqtt {
         None => OutboxPolicy::LocalOnly,
-        Some(mqtt) => OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep },
+        Some(mqtt) => {
+            OutboxPolicy::Queue { consumers: mqtt.consumers.clone(), keep: mqtt.keep, max_bytes: mqtt.keep_bytes }
+        }
+    }
+}
+
+/// What alerts say beside what was seen.
+pub fn labels(config: &Config) -> Labels {
+    let place = |c: &Camera| Some((c.id.to_string(), c.place.clone()?));
+    Labels {
+        severities: config.severity.clone(),
+        places: config.cameras.iter().filter_map(place).collect(),
+        place: config.device.place.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::agent::incident::{EvidenceSource, Incident, new_id};
 use crate::base::clock::{Clock, Wall};
 use crate::contract::alert::{Alert, AlertKind};
+use crate::contract::outbox::Dispatch;
 
 use super::error::sql;
 use super::order::{ClipDone, ClipIntent, ClipRecording, IncidentRecord, Order, Times};
@@ -65,6 +66,7 @@ impl<'a> Apply<'a> {
                 )
                 .map(|_| ())
                 .map_err(sql("write the audit trail", self.path)),
+            Order::Trouble { camera, trouble, detail } => self.trouble(camera.as_deref(), *trouble, detail.as_deref()),
             Order::Flush => Ok(()),
         }
     }
@@ -248,18 +250,36 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let stored = self.known(incident)?;
-        let (queued, clock) = (self.clock.wall(), (self.context.clock_state)());
+        let labels = &self.context.labels;
         let alert = Alert {
             id,
             kind,
             event_time_unix_ms: event,
             // All times in it follow from the label that the incident got when it opened.
-            clock: stored.clock.unwrap_or(clock),
+            clock: stored.clock.unwrap_or_else(|| (self.context.clock_state)()),
+            severity: labels.severity(&stored.report.class),
+            place: labels.place(Some(&stored.report.camera)),
             incident: stored.report,
             clip: stored.clip.map(|c| c.report),
         };
-        self.newest = Some(outbox::append(self.conn, self.path, &alert, (queued, clock))?);
+        self.queue(&alert.into())
+    }
+
+    /// Puts a message into the outbox, if there is one.
+    pub(super) fn queue(&mut self, dispatch: &Dispatch) -> Result<(), StoreError> {
+        if self.context.outbox != OutboxPolicy::LocalOnly {
+            let queued = (self.clock.wall(), (self.context.clock_state)());
+            self.newest = Some(outbox::append(self.conn, self.path, dispatch, queued)?);
+        }
         Ok(())
+    }
+
+    pub(super) fn context(&self) -> &'a DeviceContext {
+        self.context
+    }
+
+    pub(super) fn wall(&self) -> Wall {
+        self.clock.wall()
     }
 
     fn known(&self, incident: Uuid) -> Result<StoredIncident, StoreError> {

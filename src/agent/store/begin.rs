@@ -10,6 +10,7 @@ use super::damaged::{self, Mark};
 use super::error::{io, sql};
 use super::numbers::Numbers;
 use super::{DeviceContext, StoreError, outbox, recover, schema};
+use crate::agent::incident::new_id;
 use crate::base::clock::Clock;
 use crate::base::error::Chain;
 
@@ -62,6 +63,12 @@ pub(super) fn begin(
         )
         .map_err(sql("write the audit trail", path))?;
     }
+    let epoch = match (outbox::stored_epoch(&tx, path)?, numbers.epoch()) {
+        (Some(epoch), _) | (None, Some(epoch)) => epoch,
+        (None, None) => new_id(clock.wall()),
+    };
+    outbox::count_within(&tx, path, epoch)?;
+    numbers.count_within(epoch);
     let mut apply = Apply::new(&tx, path, context, clock);
     let found = recover::interrupted(&mut apply)?;
     outbox::release(&tx, path, &context.outbox)?;
@@ -77,9 +84,7 @@ pub(super) fn begin(
             found.clips.len()
         );
     }
-    if newest > 0
-        && let Err(e) = numbers.cover(newest)
-    {
+    if let Err(e) = numbers.cover(newest) {
         log::debug!("store: the outbox's numbers are not noted: {e}");
     }
     Ok((conn, numbers, newest))

@@ -24,7 +24,18 @@ use crate::base::clock::Wall;
 const MARK: &str = "vedette.db-damaged";
 
 /// In this order, so that what a row refers to is there before it. The routes' numbers are the caller's.
-const TABLES: [&str; 7] = ["incidents", "clips", "outbox", "confirmations", "given_up", "audit", "running"];
+const TABLES: [&str; 10] = [
+    "incidents",
+    "clips",
+    "outbox",
+    "confirmations",
+    "given_up",
+    "audit",
+    "running",
+    "troubles",
+    "verdicts",
+    "commands",
+];
 
 /// Has the next start take the database for damaged, whatever it finds.
 pub(super) fn mark(state_dir: &Path) -> io::Result<()> {
@@ -108,6 +119,7 @@ pub(super) fn salvage(from: &Path, into: &Connection, path: &Path) -> Result<Sal
     }
     into.execute_batch(
         "DELETE FROM clips WHERE incident NOT IN (SELECT id FROM incidents);
+         DELETE FROM verdicts WHERE incident NOT IN (SELECT id FROM incidents);
          INSERT OR IGNORE INTO running VALUES (0, 0)",
     )
     .map_err(fail)?;

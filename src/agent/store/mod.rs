@@ -49,6 +49,7 @@ mod recover;
 mod reserve;
 mod retention;
 mod schema;
+mod troubles;
 mod upkeep;
 mod volatile;
 mod writer;
@@ -56,6 +57,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -67,7 +69,8 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Wall};
 use crate::base::queue::{PushError, Queue};
-use crate::contract::alert::{ClockState, ModelRef};
+use crate::contract::alert::{ClockState, ModelRef, Place, Severity};
+use crate::contract::notice::Trouble;
 
 pub use check::{CheckReport, ClipFault, Repair, check, complaints, condemn};
 pub use error::StoreError;
@@ -98,8 +101,31 @@ pub struct DeviceContext {
     pub model: Option<ModelRef>,
     /// Whether alerts leave the device.
     pub outbox: OutboxPolicy,
+    /// What alerts say beside what was seen.
+    pub labels: Labels,
     /// Whether the device knows the time; asked when an alert is written.
     pub clock_state: Arc<dyn Fn() -> ClockState + Send + Sync>,
+}
+
+/// What the installer knows of what is seen: how bad a class is, and where it happens.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Labels {
+    /// By class; others are what [`Severity::of_class`] says.
+    pub severities: BTreeMap<String, Severity>,
+    /// By camera.
+    pub places: BTreeMap<String, Place>,
+    /// Of the device, and of every camera that has none of its own.
+    pub place: Option<Place>,
+}
+
+impl Labels {
+    fn severity(&self, class: &str) -> Severity {
+        self.severities.get(class).copied().unwrap_or_else(|| Severity::of_class(class))
+    }
+
+    fn place(&self, camera: Option<&str>) -> Option<Place> {
+        camera.and_then(|c| self.places.get(c)).or(self.place.as_ref()).cloned()
+    }
 }
 
 /// Whether, and for whom, alerts are queued.
@@ -113,6 +139,8 @@ pub enum OutboxPolicy {
         consumers: Vec<String>,
         /// An unconfirmed row is given up after so long.
         keep: Duration,
+        /// All rows together may take so much; beyond, the oldest are given up.
+        max_bytes: u64,
     },
 }
 
@@ -131,6 +159,8 @@ pub struct StoreCounters {
     pub expired_for_room: u64,
     /// Of those, clips of incidents that nobody had confirmed.
     pub expired_undelivered: u64,
+    /// Alerts that nobody had confirmed, let go because they were too old or too many.
+    pub given_up: u64,
 }
 
 /// A record that the store did not take, handed back whole.
@@ -165,6 +195,7 @@ struct Counters {
     expired_by_age: AtomicU64,
     expired_for_room: AtomicU64,
     expired_undelivered: AtomicU64,
+    given_up: AtomicU64,
 }
 
 /// What handle and writer share.
@@ -226,6 +257,14 @@ impl Store {
         }
     }
 
+    /// Queues that a camera (or, without one, the device) is in trouble, with words for a person, or with `None` that it
+    /// is not; never blocks. What the store knows already changes nothing, so that it can be said again, also after a
+    /// restart. Its notice is written in the same transaction. False: say it again later.
+    pub fn trouble(&self, camera: Option<&str>, trouble: Trouble, detail: Option<&str>) -> bool {
+        let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, detail: detail.map(str::to_owned) };
+        !self.is_failing() && self.0.queue.push(Envelope { order, answer: None }).is_ok()
+    }
+
     /// Makes durable that a clip is being recorded; call it before the file exists. Blocks until committed.
     pub fn clip_recording(&self, clip: ClipRecording) -> Result<(), StoreError> {
         self.ask("record that a clip begins", Order::ClipRecording(clip))
@@ -257,6 +296,11 @@ impl Store {
         *self.0.limits.write().expect("nothing panics under this lock") = limits;
     }
 
+    /// What may be kept now.
+    pub fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
     /// Ends the writer once it has committed what is queued. Later calls are refused.
     pub fn close(&self) {
         self.0.queue.close();
@@ -277,6 +321,7 @@ impl Store {
             expired_by_age: c.expired_by_age.load(Ordering::Relaxed),
             expired_for_room: c.expired_for_room.load(Ordering::Relaxed),
             expired_undelivered: c.expired_undelivered.load(Ordering::Relaxed),
+            given_up: c.given_up.load(Ordering::Relaxed),
         }
     }
 

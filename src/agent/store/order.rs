@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::agent::incident::Transition;
 use crate::base::clock::Wall;
 use crate::contract::alert::ClockState;
+use crate::contract::notice::Trouble;
 
 use super::StoreError;
 
@@ -108,6 +109,12 @@ pub(super) enum Order {
         seq: u64,
     },
     Audit(AuditEntry),
+    /// Trouble is there (with words), or is not.
+    Trouble {
+        camera: Option<String>,
+        trouble: Trouble,
+        detail: Option<String>,
+    },
     /// Nothing: its answer says that everything queued before it is committed.
     Flush,
 }

@@ -5,7 +5,7 @@
 //!                  │                   └──too old──► gone, its range in given_up
 //!                  ├──every consumer confirmed──► gone (a consumer may be quicker than PUBACK)
 //!                  ├──sent, no consumers configured──► gone
-//!                  └──too old──► gone, its range in given_up
+//!                  └──too old, or too many bytes and the oldest──► gone, its range in given_up
 //! ```
 
 use std::path::Path;
@@ -14,15 +14,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::contract::alert::{Alert, ClockState};
-use crate::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
+use crate::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 
 use super::age::{self, Made, Present};
 use super::error::sql;
 use super::order::Order;
-use super::{OutboxPolicy, Store, StoreError};
+use super::{OutboxPolicy, Store, StoreError, reader};
 
 /// The only route of this version.
 const ROUTE: &str = "cloudevents";
@@ -30,15 +31,15 @@ const ROUTE: &str = "cloudevents";
 /// Rows looked at in one retention tick.
 const RETIRE_AT_ONCE: i64 = 10_000;
 
-/// Adds an alert under the route's next number. `clock` is what the clock is worth that says when: the alert's own is
+/// Adds a message under the route's next number. `clock` is what the clock is worth that says when: the alert's own is
 /// that of its incident's opening, and may be of another boot.
 pub(super) fn append(
     conn: &Connection,
     path: &Path,
-    alert: &Alert,
+    dispatch: &Dispatch,
     (queued, clock): (Wall, ClockState),
 ) -> Result<u64, StoreError> {
-    let json = serde_json::to_string(alert).map_err(|e| malformed(path, e))?;
+    let json = serde_json::to_string(dispatch).map_err(|e| malformed(path, e))?;
     let fail = sql("queue an alert", path);
     let seq: i64 = conn
         .prepare_cached("UPDATE routes SET newest = newest + 1 WHERE name = ?1 RETURNING newest")
@@ -49,7 +50,7 @@ pub(super) fn append(
         "INSERT INTO outbox (route, seq, incident, queued_ms, aged_from_ms, alert, made_ran_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT ms FROM running))",
     )
-    .and_then(|mut s| s.execute(params![ROUTE, seq, alert.incident.id.to_string(), queued.unix_ms(), aged_from, json]))
+    .and_then(|mut s| s.execute(params![ROUTE, seq, dispatch.subject().to_string(), queued.unix_ms(), aged_from, json]))
     .map_err(fail)?;
     Ok(seq as u64)
 }
@@ -59,6 +60,22 @@ pub(super) fn newest(conn: &Connection, path: &Path) -> Result<u64, StoreError> 
     conn.query_row("SELECT newest FROM routes WHERE name = ?1", [ROUTE], |r| r.get::<_, i64>(0))
         .map(|n| n as u64)
         .map_err(sql("read the newest sequence number", path))
+}
+
+/// What the numbers count within; none in a database that is new.
+pub(super) fn stored_epoch(conn: &Connection, path: &Path) -> Result<Option<Uuid>, StoreError> {
+    let text: Option<String> = conn
+        .query_row("SELECT epoch FROM epoch", [], |r| r.get(0))
+        .optional()
+        .map_err(sql("read the outbox's epoch", path))?;
+    text.map(|t| reader::uuid(path, &t)).transpose()
+}
+
+/// They count within this from now on.
+pub(super) fn count_within(conn: &Connection, path: &Path, epoch: Uuid) -> Result<(), StoreError> {
+    conn.execute("INSERT OR REPLACE INTO epoch (id, epoch) VALUES (0, ?1)", [epoch.to_string()])
+        .map(|_| ())
+        .map_err(sql("note the outbox's epoch", path))
 }
 
 /// Goes on above `number` in a database that took the place of another, and tells which numbers up to there are not
@@ -170,15 +187,16 @@ pub(super) fn release(conn: &Connection, path: &Path, policy: &OutboxPolicy) -> 
     Ok(())
 }
 
-/// Gives up what is too old, by [`age::too_old`]; returns the ranges.
+/// Gives up what is too old, by [`age::too_old`], and then the oldest while there is more than the policy allows; returns
+/// the ranges.
 pub(super) fn retire(
     conn: &mut Connection,
     path: &Path,
     policy: &OutboxPolicy,
     wall: Wall,
     now: Present,
-) -> Result<Vec<(u64, u64)>, StoreError> {
-    let OutboxPolicy::Queue { keep, .. } = policy else { return Ok(Vec::new()) };
+) -> Result<GivenUp, StoreError> {
+    let OutboxPolicy::Queue { keep, max_bytes, .. } = policy else { return Ok(GivenUp::default()) };
     let fail = sql("give up old alerts", path);
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
     if let Some(at) = now.at {
@@ -197,27 +215,68 @@ pub(super) fn retire(
             .collect()
         })
         .map_err(fail)?;
-    let give_up = age::too_old(now, *keep, &rows);
-    for (first, last) in &give_up {
-        let (first, last) = (*first as i64, *last as i64);
-        tx.execute("DELETE FROM outbox WHERE route = ?1 AND seq BETWEEN ?2 AND ?3", params![ROUTE, first, last])
-            .map_err(fail)?;
-        let grown = tx
-            .execute(
-                "UPDATE given_up SET last_seq = ?3, at_ms = ?4 WHERE route = ?1 AND last_seq = ?2 - 1",
-                params![ROUTE, first, last, wall.unix_ms()],
-            )
-            .map_err(fail)?;
-        if grown == 0 {
-            tx.execute(
-                "INSERT INTO given_up (route, first_seq, last_seq, at_ms) VALUES (?1, ?2, ?3, ?4)",
-                params![ROUTE, first, last, wall.unix_ms()],
-            )
-            .map_err(fail)?;
-        }
+    let given_up = GivenUp { too_old: age::too_old(now, *keep, &rows), too_many: Vec::new() };
+    for range in &given_up.too_old {
+        give_up(&tx, path, *range, wall)?;
+    }
+    let too_many = beyond(&tx, path, *max_bytes)?;
+    for range in &too_many {
+        give_up(&tx, path, *range, wall)?;
     }
     tx.commit().map_err(fail)?;
-    Ok(give_up)
+    Ok(GivenUp { too_many, ..given_up })
+}
+
+/// Ranges (first, last) that were given up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct GivenUp {
+    pub too_old: Vec<(u64, u64)>,
+    pub too_many: Vec<(u64, u64)>,
+}
+
+/// The oldest rows, as many as are more than may be kept.
+fn beyond(conn: &Connection, path: &Path, max_bytes: u64) -> Result<Vec<(u64, u64)>, StoreError> {
+    let fail = sql("measure the outbox", path);
+    let bytes: i64 = conn.query_row("SELECT bytes FROM routes WHERE name = ?1", [ROUTE], |r| r.get(0)).map_err(fail)?;
+    let mut over = u64::try_from(bytes).unwrap_or(0).saturating_sub(max_bytes);
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    let mut oldest = conn
+        .prepare_cached("SELECT seq, octet_length(alert) FROM outbox WHERE route = ?1 ORDER BY seq LIMIT ?2")
+        .map_err(fail)?;
+    let mut rows = oldest.query(params![ROUTE, RETIRE_AT_ONCE]).map_err(fail)?;
+    while over > 0
+        && let Some(row) = rows.next().map_err(fail)?
+    {
+        let seq = row.get::<_, i64>(0).map_err(fail)? as u64;
+        over = over.saturating_sub(row.get::<_, i64>(1).map_err(fail)?.max(0) as u64);
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == seq => *last = seq,
+            _ => ranges.push((seq, seq)),
+        }
+    }
+    Ok(ranges)
+}
+
+/// Lets go of a range and keeps account of it.
+fn give_up(conn: &Connection, path: &Path, (first, last): (u64, u64), wall: Wall) -> Result<(), StoreError> {
+    let fail = sql("give up alerts", path);
+    let (first, last) = (clamp(first), clamp(last));
+    conn.execute("DELETE FROM outbox WHERE route = ?1 AND seq BETWEEN ?2 AND ?3", params![ROUTE, first, last])
+        .map_err(fail)?;
+    let grown = conn
+        .execute(
+            "UPDATE given_up SET last_seq = ?3, at_ms = ?4 WHERE route = ?1 AND last_seq = ?2 - 1",
+            params![ROUTE, first, last, wall.unix_ms()],
+        )
+        .map_err(fail)?;
+    if grown == 0 {
+        conn.execute(
+            "INSERT INTO given_up (route, first_seq, last_seq, at_ms) VALUES (?1, ?2, ?3, ?4)",
+            params![ROUTE, first, last, wall.unix_ms()],
+        )
+        .map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// Columns `aged_from_ms, made_ran_ms` from `column` on.
@@ -250,8 +309,8 @@ pub(super) fn rows(
     found
         .map(|row| {
             let (seq, queued, attempts, json) = row.map_err(fail)?;
-            let alert = serde_json::from_str(&json).map_err(|e| malformed(path, e))?;
-            Ok(OutboxRow { seq: seq as u64, queued: Wall::from_unix_ms(queued), attempts, alert })
+            let dispatch = serde_json::from_str(&json).map_err(|e| malformed(path, e))?;
+            Ok(OutboxRow { seq: seq as u64, queued: Wall::from_unix_ms(queued), attempts, dispatch })
         })
         .collect()
 }
@@ -289,6 +348,7 @@ pub(super) fn status(conn: &Connection, path: &Path) -> Result<OutboxStatus, Sto
         })
         .map_err(fail)?;
     Ok(OutboxStatus {
+        epoch: stored_epoch(&tx, path)?.unwrap_or_default(),
         newest,
         oldest_kept: oldest_kept.map(|s| s as u64),
         pending: pending as u64,

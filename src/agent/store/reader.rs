@@ -225,11 +225,9 @@ impl Reader {
             let mut alerts = Vec::new();
             for seq in seqs {
                 let seq = seq as u64;
-                alerts.extend(outbox::rows(conn, path, (seq, seq), false, 1)?.into_iter().map(|row| QueuedAlert {
-                    seq: row.seq,
-                    kind: row.alert.kind,
-                    queued_unix_ms: row.queued,
-                    attempts: row.attempts,
+                alerts.extend(outbox::rows(conn, path, (seq, seq), false, 1)?.into_iter().filter_map(|row| {
+                    let kind = row.dispatch.alert()?.kind;
+                    Some(QueuedAlert { seq: row.seq, kind, queued_unix_ms: row.queued, attempts: row.attempts })
                 }));
             }
             Ok(Some(IncidentDetail { incident, alerts }))

@@ -23,7 +23,7 @@ const LOCK_FILE: &str = "vedette.lock";
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK)];
+const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC)];
 
 const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
@@ -78,7 +78,7 @@ const FIRST: &str = "
         aged_from_ms INTEGER,            -- its age counts from here; unknown while the clock was not set
         attempts     INTEGER NOT NULL DEFAULT 0,
         sent_ms      INTEGER,
-        alert        TEXT NOT NULL,      -- JSON, contract::alert::Alert
+        alert        TEXT NOT NULL,      -- JSON, contract::outbox::Dispatch
         PRIMARY KEY (route, seq)
     ) STRICT;
     CREATE INDEX outbox_pending ON outbox (route, seq) WHERE sent_ms IS NULL;
@@ -143,6 +143,54 @@ const RETENTION: &str = "
 const RATE_AND_CLOCK: &str = "
     ALTER TABLE incidents ADD COLUMN peak_fps REAL;  -- frames a second that the peak's window was made at
     ALTER TABLE incidents ADD COLUMN clock TEXT;     -- JSON, contract::alert::ClockState: what its labels are worth
+    ";
+
+/// What the SOC's side needs: what numbers count within, trouble, verdicts, commands, and how large the outbox is.
+const SOC: &str = "
+    CREATE TABLE epoch (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        epoch TEXT NOT NULL              -- UUID: what the outbox's numbers count within
+    ) STRICT;
+
+    CREATE TABLE troubles (              -- those that are raised
+        id       TEXT PRIMARY KEY,       -- UUIDv7
+        camera   TEXT NOT NULL,          -- '' for the device
+        trouble  TEXT NOT NULL,          -- contract::notice::Trouble
+        detail   TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        UNIQUE (camera, trouble)
+    ) STRICT;
+
+    CREATE TABLE verdicts (              -- the last one on each incident; the audit trail has all
+        incident TEXT PRIMARY KEY REFERENCES incidents (id) ON DELETE CASCADE,
+        verdict  TEXT NOT NULL CHECK (verdict IN ('confirmed', 'false_alarm', 'unclear')),
+        words    TEXT,
+        who      TEXT NOT NULL,
+        at_ms    INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE commands (
+        id          TEXT PRIMARY KEY,    -- the sender's
+        asked       TEXT NOT NULL,       -- the payload as it came, JSON
+        received_ms INTEGER NOT NULL,
+        state       TEXT NOT NULL CHECK (state IN
+                        ('queued', 'in_progress', 'succeeded', 'failed', 'rejected', 'timed_out')),
+        reason      TEXT,
+        result      TEXT,                -- JSON
+        changed_ms  INTEGER NOT NULL,
+        said        INTEGER NOT NULL     -- whether a broker has this state
+    ) STRICT;
+    CREATE INDEX commands_unsaid ON commands (id) WHERE said = 0;
+    CREATE INDEX commands_open ON commands (received_ms) WHERE state IN ('queued', 'in_progress');
+
+    ALTER TABLE routes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;  -- of all its rows' alerts
+    UPDATE routes SET bytes = (SELECT coalesce(sum(octet_length(alert)), 0) FROM outbox WHERE route = name);
+    CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN
+        UPDATE routes SET bytes = bytes + octet_length(new.alert) WHERE name = new.route;
+    END;
+    CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
+        UPDATE routes SET bytes = bytes - octet_length(old.alert) WHERE name = old.route;
+    END;
     ";
 
 /// The newest schema version that this program knows.

@@ -6,3 +6,4 @@ mod model;
 mod retention;
 mod rig;
 mod rows;
+mod soc;

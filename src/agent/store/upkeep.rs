@@ -107,10 +107,15 @@ impl Upkeep {
     fn old(&mut self, site: &mut Site<'_>) -> Result<(), StoreError> {
         self.count(site.conn, site.path, site.shared.clock.now())?;
         let (now, wall) = (self.present(site), site.shared.clock.wall());
-        for (first, last) in outbox::retire(site.conn, site.path, &site.shared.context.outbox, wall, now)? {
-            log::warn!(
-                "store: alerts {first} to {last} were never confirmed and are too old (mqtt.keep_days): given up"
-            );
+        let given_up = outbox::retire(site.conn, site.path, &site.shared.context.outbox, wall, now)?;
+        for (why, ranges) in [
+            ("are too old (mqtt.keep_days)", given_up.too_old),
+            ("are the oldest of more than may be kept (mqtt.keep_mb)", given_up.too_many),
+        ] {
+            for (first, last) in ranges {
+                log::error!("store: alerts {first} to {last} were never confirmed and {why}: given up");
+                site.shared.counters.given_up.fetch_add(last - first + 1, Ordering::Relaxed);
+            }
         }
         if let Some(at) = now.at {
             expire::start_ageing(site.conn, site.path, at)?;

@@ -82,6 +82,8 @@ pub(super) fn alert_of(record: &IncidentRecord, context: &DeviceContext) -> Aler
         kind,
         event_time_unix_ms: times.event,
         clock: times.clock,
+        severity: context.labels.severity(&incident.class),
+        place: context.labels.place(Some(&incident.camera.0)),
         incident: IncidentReport {
             id: incident.id,
             site: context.site.clone(),

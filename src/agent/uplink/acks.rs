@@ -16,7 +16,7 @@ use crate::contract::topics::{Channel, DeviceTopics};
 /// The latest confirmation of each configured consumer.
 pub(super) struct Acks {
     topics: DeviceTopics,
-    latest: watch::Sender<BTreeMap<String, Option<u64>>>,
+    latest: watch::Sender<BTreeMap<String, Option<Ack>>>,
 }
 
 impl Acks {
@@ -39,8 +39,8 @@ impl Acks {
             return log::warn!("consumer {consumer} confirmed in a form this version does not know");
         };
         self.latest.send_if_modified(|latest| match latest.get_mut(consumer.as_str()) {
-            Some(seq) if from == self.topics && *seq != Some(ack.seq) => {
-                *seq = Some(ack.seq);
+            Some(last) if from == self.topics && *last != Some(ack) => {
+                *last = Some(ack);
                 true
             }
             _ => false,
@@ -59,8 +59,8 @@ impl Acks {
                 let latest = changes.borrow_and_update().clone();
                 let news: Vec<_> = latest
                     .iter()
-                    .filter(|(consumer, seq)| done.get(*consumer) != Some(*seq))
-                    .filter_map(|(consumer, seq)| seq.map(|s| (consumer.clone(), s)))
+                    .filter(|(consumer, ack)| done.get(*consumer) != Some(*ack))
+                    .filter_map(|(consumer, ack)| ack.map(|a| (consumer.clone(), a)))
                     .collect();
                 let outbox = Arc::clone(&outbox);
                 match tokio::task::spawn_blocking(move || confirm(&*outbox, &news)).await {
@@ -87,13 +87,15 @@ impl Acks {
     }
 }
 
-/// A number above the newest was never given out by this outbox: its sender has another in mind (the device's
-/// database was lost, say), and taking its word would let go of rows that it has not seen.
-fn confirm(outbox: &dyn Outbox, news: &[(String, u64)]) -> Result<(), OutboxError> {
-    let newest = outbox.status()?.newest;
-    for (consumer, seq) in news {
-        if *seq > newest {
-            log::warn!("consumer {consumer} confirms alert {seq}, but the newest is {newest}: ignored");
+/// Numbers of another epoch count other alerts, and one above the newest was never given out by this outbox: its sender
+/// has an earlier life of the device in mind, and taking its word would let go of rows that it has not seen.
+fn confirm(outbox: &dyn Outbox, news: &[(String, Ack)]) -> Result<(), OutboxError> {
+    let status = outbox.status()?;
+    for (consumer, Ack { seq, epoch }) in news {
+        if epoch.is_some_and(|e| e != status.epoch) {
+            log::warn!("consumer {consumer} confirms alerts of an earlier life of this device: ignored");
+        } else if *seq > status.newest {
+            log::warn!("consumer {consumer} confirms alert {seq}, but the newest is {}: ignored", status.newest);
         } else {
             outbox.confirm(consumer, *seq)?;
         }

@@ -190,7 +190,7 @@ impl Lanes {
                 self.in_flight.contains_key(&seq) || delivered.contains(&seq) || self.unfit.contains_key(&seq);
             if !pass_over
                 && fetch.lane == Lane::Backlog
-                && let Some(hold) = self.held.get_mut(&row.alert.incident.camera)
+                && let Some(hold) = self.held.get_mut(row.dispatch.speaker())
             {
                 hold.lowest = hold.lowest.min(seq);
                 pass_over = true;
@@ -241,7 +241,7 @@ impl Lanes {
     /// Takes the answer to a row.
     pub(super) fn answered(&mut self, seq: u64, outcome: Outcome, now: Mono) -> News {
         let Some(InFlight { row, .. }) = self.in_flight.remove(&seq) else { return News::None };
-        let camera = row.alert.incident.camera.clone();
+        let camera = row.dispatch.speaker().to_owned();
         match outcome {
             Outcome::Delivered => match self.held.remove(&camera) {
                 Some(hold) => {

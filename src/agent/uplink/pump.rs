@@ -21,9 +21,8 @@ use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
-use crate::contract::alert::Alert;
-use crate::contract::cloudevent::{self, AlertEvent, Sending};
-use crate::contract::outbox::{Outbox, OutboxError, OutboxRow};
+use crate::contract::cloudevent::{self, Number, Sending};
+use crate::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 use crate::contract::topics::DeviceTopics;
 
 /// How long a stop waits for what is on its way.
@@ -44,7 +43,7 @@ pub(super) struct Pump {
     /// Acknowledged by a broker, not marked yet.
     unmarked: BTreeSet<u64>,
     /// Not stored, and not acknowledged yet: see [`Outbox::take_volatile`].
-    volatile: VecDeque<Alert>,
+    volatile: VecDeque<Dispatch>,
 }
 
 /// What goes over one connection.
@@ -58,6 +57,8 @@ type Answer = (u64, Result<PublishResult, PublishNoticeError>);
 
 /// What waits for an answer in one connection.
 struct Waiting {
+    /// What the numbers count within.
+    epoch: Uuid,
     answers: JoinSet<Answer>,
     /// At most one read,
     reads: JoinSet<(Fetch, Result<Vec<OutboxRow>, OutboxError>)>,
@@ -111,8 +112,10 @@ impl Pump {
             not_before: Mono::ZERO,
             said: false,
         };
-        let lanes = Lanes::new(self.newest(stop, beat, &mut database).await?);
+        let OutboxStatus { epoch, newest, .. } = self.status(stop, beat, &mut database).await?;
+        let lanes = Lanes::new(newest);
         let waiting = Waiting {
+            epoch,
             answers: JoinSet::new(),
             reads: JoinSet::new(),
             marks: JoinSet::new(),
@@ -155,7 +158,7 @@ impl Pump {
                     let verdict = line.verdict(answer)?;
                     // Whatever the verdict: when the disk is back its row is sent until somebody gets it.
                     log::debug!("an alert that is not stored was sent: {verdict:?}");
-                    self.volatile.retain(|alert| alert.id != id);
+                    self.volatile.retain(|dispatch| dispatch.id() != id);
                     waiting.passed_by.remove(&id);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {
@@ -194,14 +197,14 @@ impl Pump {
         }
     }
 
-    /// The newest row, asked until the database answers.
-    async fn newest(&self, stop: &StopToken, beat: &Beat, database: &mut Patience) -> Option<u64> {
+    /// The state of the outbox, asked until the database answers.
+    async fn status(&self, stop: &StopToken, beat: &Beat, database: &mut Patience) -> Option<OutboxStatus> {
         loop {
             let outbox = Arc::clone(&self.outbox);
             match joined(tokio::task::spawn_blocking(move || outbox.status()).await) {
                 Ok(status) => {
                     database.answered();
-                    return Some(status.newest);
+                    return Some(status);
                 }
                 Err(e) => database.failed(&e, self.clock.now()),
             }
@@ -242,35 +245,35 @@ impl Pump {
 
     /// Sends what the disk refused; also what an earlier connection did not get acknowledged.
     fn send_volatile(&mut self, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
-        self.volatile.extend(self.outbox.take_volatile());
+        self.volatile.extend(self.outbox.take_volatile().into_iter().map(Dispatch::from));
         while self.volatile.len() > VOLATILE_MOST {
             self.volatile.pop_front();
         }
-        for alert in &self.volatile {
-            let Ok(topic) = self.topics.alerts(&alert.incident.camera) else { continue };
-            if !waiting.passed_by.insert(alert.id) {
+        for dispatch in &self.volatile {
+            let Ok(topic) = self.topics.alerts(dispatch.speaker()) else { continue };
+            if !waiting.passed_by.insert(dispatch.id()) {
                 continue;
             }
             if waiting.volatile.is_empty() && waiting.answers.is_empty() {
                 waiting.last_answer = self.clock.now();
             }
-            let sending = Sending { seq: None, publish_time: self.clock.wall(), replayed: false };
-            let message = self.message(topic, alert, sending);
+            let sending = Sending { number: None, publish_time: self.clock.wall(), replayed: false };
+            let message = self.message(topic, dispatch, sending);
             if let Some(notice) = line.send(message)? {
-                let id = alert.id;
+                let id = dispatch.id();
                 waiting.volatile.spawn(async move { (id, notice.wait_async().await) });
             }
         }
         Ok(())
     }
 
-    fn message(&self, topic: String, alert: &Alert, sending: Sending) -> Message {
+    fn message(&self, topic: String, dispatch: &Dispatch, sending: Sending) -> Message {
         Message {
             topic,
-            payload: AlertEvent::new(&self.topics, alert, sending).render(),
+            payload: cloudevent::render(&self.topics, dispatch, sending),
             retain: false,
             content_type: cloudevent::CONTENT_TYPE,
-            user_properties: cloudevent::user_properties(alert, sending.seq),
+            user_properties: cloudevent::user_properties(dispatch, sending.number.map(|n| n.seq)),
         }
     }
 
@@ -283,13 +286,14 @@ impl Pump {
         lane: Lane,
     ) -> Result<(), SessionError> {
         let now = self.clock.now();
-        let Ok(topic) = self.topics.alerts(&row.alert.incident.camera) else {
+        let Ok(topic) = self.topics.alerts(row.dispatch.speaker()) else {
             self.say(lanes.answered(row.seq, Outcome::Unfit, now), row.seq, "its camera's name fits no topic");
             return Ok(());
         };
         let publish_time = self.clock.wall();
         let replayed = lane == Lane::Backlog || publish_time > row.queued + NEWS_FOR;
-        let message = self.message(topic, &row.alert, Sending { seq: Some(row.seq), publish_time, replayed });
+        let number = Some(Number { epoch: waiting.epoch, seq: row.seq });
+        let message = self.message(topic, &row.dispatch, Sending { number, publish_time, replayed });
         if waiting.answers.is_empty() {
             waiting.last_answer = now;
         }

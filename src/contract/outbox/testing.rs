@@ -8,13 +8,16 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
-use crate::contract::alert::{AlertKind, ClockState, IncidentReport};
+use crate::contract::alert::{AlertKind, ClockState, IncidentReport, Place, Severity};
 
 /// An outbox that forgets with the process.
 pub struct MemoryOutbox {
     state: Mutex<State>,
     added: watch::Sender<u64>,
 }
+
+/// The epoch of every [`MemoryOutbox`].
+const EPOCH: Uuid = Uuid::from_u128(1);
 
 #[derive(Default)]
 struct State {
@@ -49,7 +52,10 @@ impl MemoryOutbox {
         let mut s = self.state.lock().expect("no test panics under it");
         s.newest += 1;
         let seq = s.newest;
-        s.rows.insert(seq, (OutboxRow { seq, queued: Wall::from_unix_ms(0), attempts: 0, alert }, false));
+        s.rows.insert(
+            seq,
+            (OutboxRow { seq, queued: Wall::from_unix_ms(0), attempts: 0, dispatch: alert.into() }, false),
+        );
         drop(s);
         self.added.send_replace(seq);
         seq
@@ -93,6 +99,7 @@ impl Outbox for MemoryOutbox {
         let s = self.state.lock().expect("no test panics under it");
         let pending = s.rows.values().filter(|(_, sent)| !sent).count() as u64;
         Ok(OutboxStatus {
+            epoch: EPOCH,
             newest: s.newest,
             oldest_kept: s.rows.keys().next().copied(),
             pending,
@@ -103,6 +110,13 @@ impl Outbox for MemoryOutbox {
 
     fn added(&self) -> watch::Receiver<u64> {
         self.added.subscribe()
+    }
+}
+
+impl OutboxRow {
+    /// The alert that it must be.
+    pub fn alert(&self) -> &Alert {
+        self.dispatch.alert().expect("an alert")
     }
 }
 
@@ -131,6 +145,8 @@ pub fn sample_alert(n: u128) -> Alert {
             model: None,
         },
         clip: None,
+        severity: Severity::Severe,
+        place: Some(Place { latitude: 0.0, longitude: 0.0, name: None }),
     }
 }
 
@@ -165,7 +181,8 @@ fn filled(mut subject: Subject, count: usize) -> Arc<dyn Outbox> {
 
 fn numbers_and_pages(subject: Subject) {
     let empty = subject.outbox.status().expect("readable");
-    assert_eq!(empty, OutboxStatus::default());
+    assert_eq!(empty, OutboxStatus { epoch: empty.epoch, ..OutboxStatus::default() });
+    assert!(!empty.epoch.is_nil());
     let o = filled(subject, 5);
     assert_eq!(seqs(o.pending(0, 10)), [1, 2, 3, 4, 5]);
     assert_eq!(seqs(o.pending(2, 2)), [2, 3]);

@@ -46,7 +46,8 @@ pub async fn listen(
                         if let (Some(seq), Ok(to)) = (seq, topics.ack(&consumer)) {
                             // In the demo every alert comes in order over one connection, so the newest is the
                             // highest contiguous one.
-                            let ack = serde_json::to_vec(&Ack { seq }).expect("plain data");
+                            let epoch = payload["epoch"].as_str().and_then(|e| e.parse().ok());
+                            let ack = serde_json::to_vec(&Ack { seq, epoch }).expect("plain data");
                             if let Err(e) = client.publish(to, ack, PublishOptions::new(QoS::AtLeastOnce)).await {
                                 say(format!("cannot confirm {seq}: {e}"));
                             }

@@ -306,6 +306,7 @@ impl HealthSource for Health {
             drops.insert("clips_deleted_by_age".to_owned(), store.expired_by_age);
             drops.insert("clips_deleted_for_room".to_owned(), store.expired_for_room);
             drops.insert("clips_deleted_undelivered".to_owned(), store.expired_undelivered);
+            drops.insert("alerts_given_up".to_owned(), store.given_up);
         }
         HealthReport {
             uptime_s: now.since(self.started).as_secs(),

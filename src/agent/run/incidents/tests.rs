@@ -12,7 +12,7 @@ use crate::agent::clip::OrderKind;
 use crate::agent::config::Span;
 use crate::agent::health::Sensors;
 use crate::agent::infer::scripted;
-use crate::agent::store::{ClipState, DeviceContext, Filter, OutboxPolicy, StoreError, StoredIncident};
+use crate::agent::store::{ClipState, DeviceContext, Filter, Labels, OutboxPolicy, StoreError, StoredIncident};
 use crate::base::clock::ManualClock;
 use crate::contract::alert::{ClockState, ModelRef, NORMAL};
 
@@ -55,6 +55,7 @@ impl Rig {
             device: "d1".into(),
             model: Some(model.clone()),
             outbox: OutboxPolicy::LocalOnly,
+            labels: Labels::default(),
             clock_state: Arc::new(|| ClockState { synchronised: true, estimated_error_ms: None }),
         };
         let (store, writer) = Store::open(&dir.path().join("state"), context, clock.clone()).expect("the store opens");

@@ -70,7 +70,7 @@ fn what_disagrees_is_found_and_put_right_without_deleting_anything() {
     assert!(repaired.is_clean() && repaired.repaired.len() == 4, "{repaired:?}");
     assert!(cut.path().join("clips/2023-11-14/2.mp4").exists() && cut.path().join("clips/2023-11-14/9.mp4").exists());
     let after = Rig::over(cut, queue_for(&["soc"]));
-    let told: Vec<_> = after.queued().into_iter().skip(10).map(|r| (r.alert.kind, r.alert.incident.id)).collect();
+    let told: Vec<_> = after.queued().into_iter().skip(10).map(|r| (r.alert().kind, r.alert().incident.id)).collect();
     use AlertKind::*;
     assert_eq!(told, [(Closed, id(4)), (ClipLost, id(4)), (ClipLost, id(1)), (ClipLost, id(2))]);
 }

@@ -76,7 +76,7 @@ fn for_room_the_undelivered_go_last_and_are_told_as_lost() {
     pass(&rig, DAY);
     until("all to go", || files(&rig).is_empty());
     until("their rows", || clip_state(&rig, 3) == ClipState::Expired);
-    let last = rig.queued().pop().expect("an alert").alert;
+    let last = rig.queued().pop().expect("an alert").alert().clone();
     assert_eq!((last.kind, last.incident.id), (AlertKind::ClipLost, id(3)));
     let because = last.clip.and_then(|c| c.lost_because).expect("a reason");
     assert!(because.contains("storage.min_free_mb"), "{because}");
@@ -112,7 +112,7 @@ fn where_nobody_knows_the_time_the_running_time_counts_over_restarts() {
     until("the first alert to be given up", || {
         rig.store.status().expect("readable").given_up.first().is_some_and(|g| g.0 == 1)
     });
-    assert_eq!(rig.queued().last().map(|r| r.alert.incident.id), Some(id(2)));
+    assert_eq!(rig.queued().last().map(|r| r.alert().incident.id), Some(id(2)));
 }
 
 #[test]

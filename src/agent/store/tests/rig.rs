@@ -37,6 +37,7 @@ pub fn context(outbox: OutboxPolicy, synchronised: &Arc<AtomicBool>) -> DeviceCo
         device: "d1".into(),
         model: Some(ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() }),
         outbox,
+        labels: Labels::default(),
         clock_state: Arc::new(move || ClockState {
             synchronised: synchronised.load(Ordering::Relaxed),
             estimated_error_ms: None,
@@ -48,6 +49,7 @@ pub fn queue_for(consumers: &[&str]) -> OutboxPolicy {
     OutboxPolicy::Queue {
         consumers: consumers.iter().map(ToString::to_string).collect(),
         keep: Duration::from_secs(30 * 86_400),
+        max_bytes: u64::MAX,
     }
 }
 
@@ -56,11 +58,20 @@ impl Rig {
         Rig::over(tempfile::tempdir().expect("a temporary directory"), outbox)
     }
 
+    /// Whose alerts say this too.
+    pub fn with_labels(outbox: OutboxPolicy, labels: Labels) -> Rig {
+        Rig::open(tempfile::tempdir().expect("a temporary directory"), outbox, labels)
+    }
+
     /// On a state directory that may hold a store already.
     pub fn over(dir: TempDir, outbox: OutboxPolicy) -> Rig {
+        Rig::open(dir, outbox, Labels::default())
+    }
+
+    fn open(dir: TempDir, outbox: OutboxPolicy, labels: Labels) -> Rig {
         let clock = Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)));
         let synchronised = Arc::new(AtomicBool::new(true));
-        let context = context(outbox, &synchronised);
+        let context = DeviceContext { labels, ..context(outbox, &synchronised) };
         let (store, writer) = Store::open(dir.path(), context.clone(), clock.clone()).expect("the store opens");
         let writer = Some(std::thread::spawn(move || writer.run(&Beat::detached())));
         Rig { dir, clock, synchronised, context, store, writer }

@@ -9,7 +9,7 @@ use crate::contract::outbox::Outbox;
 use crate::contract::outbox::testing::{Subject, suite};
 
 fn kinds(rig: &Rig) -> Vec<AlertKind> {
-    rig.queued().iter().map(|r| r.alert.kind).collect()
+    rig.queued().iter().map(|r| r.alert().kind).collect()
 }
 
 fn recording(n: u128) -> ClipRecording {
@@ -56,7 +56,7 @@ fn an_incident_is_told_from_its_opening_to_its_clip() {
     use AlertKind::*;
     assert_eq!(kinds(&rig), [Opened, Updated, Closed, ClipReady]);
     let rows = rig.queued();
-    let (first, last) = (&rows[0].alert, &rows[3].alert);
+    let (first, last) = (rows[0].alert(), rows[3].alert());
     assert_eq!(
         (first.incident.site.as_str(), first.incident.device.as_str(), first.incident.camera.as_str()),
         ("harbour", "d1", "gate")
@@ -69,7 +69,7 @@ fn an_incident_is_told_from_its_opening_to_its_clip() {
         Some("2023-11-14T22:13:20.000Z"),
         "the opening says where its clip will start"
     );
-    assert_eq!(rows[1].alert.incident.peak_score, 0.96875);
+    assert_eq!(rows[1].alert().incident.peak_score, 0.96875);
     assert_eq!(last.incident.end_time.as_deref(), Some("2023-11-14T22:13:32.000Z"));
     assert_eq!(last.incident.close_reason.as_deref(), Some("quiet"));
     let clip = last.clip.as_ref().expect("a clip");
@@ -78,7 +78,7 @@ fn an_incident_is_told_from_its_opening_to_its_clip() {
         (Some("clips/1.mp4"), Some(11_500), Some(3))
     );
     assert_eq!(last.event_time_unix_ms, Wall::from_unix_ms(T0_MS - 1_500 + 24_000), "the clip's end");
-    let mut ids: Vec<_> = rows.iter().map(|r| r.alert.id).collect();
+    let mut ids: Vec<_> = rows.iter().map(|r| r.alert().id).collect();
     ids.dedup();
     assert_eq!(ids.len(), 4, "each message has its own id");
 }
@@ -110,7 +110,7 @@ fn a_clip_that_cannot_be_is_told_with_its_reason() {
     rig.store.clip_lost(id(2), "the ring had no keyframe").expect("recorded");
     use AlertKind::*;
     assert_eq!(kinds(&rig), [Opened, ClipLost, Opened, ClipLost]);
-    let because = |row: usize| rig.queued()[row].alert.clip.clone().and_then(|c| c.lost_because);
+    let because = |row: usize| rig.queued()[row].alert().clip.clone().and_then(|c| c.lost_because);
     assert_eq!(because(1).as_deref(), Some("the clip queue is full"));
     assert_eq!(because(3).as_deref(), Some("the ring had no keyframe"));
     assert!(matches!(rig.store.clip_recording(recording(2)), Err(StoreError::ClipState { found: "lost", .. })));

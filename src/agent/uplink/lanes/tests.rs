@@ -9,7 +9,7 @@ use crate::contract::alert::AlertKind;
 use crate::contract::cloudevent::tests::alert;
 
 fn row(seq: u64, camera: &str) -> OutboxRow {
-    OutboxRow { seq, queued: Wall::from_unix_ms(0), attempts: 0, alert: alert(camera, AlertKind::Opened) }
+    OutboxRow { seq, queued: Wall::from_unix_ms(0), attempts: 0, dispatch: alert(camera, AlertKind::Opened).into() }
 }
 
 fn rows(seqs: std::ops::RangeInclusive<u64>, camera: &str) -> Vec<OutboxRow> {

@@ -1,0 +1,275 @@
+//! When a state of a camera or of the device is trouble that the SOC must hear of: after it has lasted, and over only when
+//! it has been over for a while. `Watch` is pure; [`Watcher`] asks and tells.
+//!
+//! ```text
+//!     fine ──so for hold──► to be raised ──the store took it──► raised ──not so for quiet──► to be cleared ──► fine
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::Health;
+use crate::agent::store::{Store, StoreCounters};
+use crate::base::clock::{Clock, Mono};
+use crate::base::error::Chain;
+use crate::base::progress::Beat;
+use crate::base::stop::StopToken;
+use crate::contract::heartbeat::{HealthReport, HealthSource};
+use crate::contract::notice::Trouble;
+use crate::contract::state::{CameraCondition, CameraStatus};
+
+/// From one look to the next.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long a loss (a count that grew) is trouble when nothing more is lost.
+const LOSS_FOR: Duration = Duration::from_secs(3600);
+
+/// Who has trouble (none: the device), and which.
+type Key = (Option<String>, Trouble);
+
+/// How things are at one time.
+struct Present<'a> {
+    cameras: &'a [CameraCondition],
+    report: &'a HealthReport,
+    store: StoreCounters,
+    storage_fails: bool,
+    /// Below this much free space clips are deleted.
+    min_free_bytes: u64,
+    knows_time_of_day: bool,
+}
+
+/// What is so now that would be trouble, with words for a person.
+fn signs(p: &Present<'_>, before: Option<&StoreCounters>) -> BTreeMap<Key, String> {
+    let mut found = BTreeMap::new();
+    for c in p.cameras {
+        let camera = Some(c.camera.clone());
+        if matches!(c.status, CameraStatus::Lost | CameraStatus::Starting) {
+            let why = c.reason.clone().unwrap_or_else(|| "no picture has come yet".into());
+            found.insert((camera, Trouble::CameraLost), why);
+        } else if let Some(why) = &c.blind {
+            found.insert((camera, Trouble::CameraBlind), why.clone());
+        }
+    }
+    let mut device = |trouble, detail: String| found.insert((None, trouble), detail);
+    if p.storage_fails {
+        device(Trouble::StorageFailing, "the disk refuses records; alerts go out from memory".into());
+    }
+    if let Some(disk) = p.report.disks.get("state").filter(|d| d.free_bytes < p.min_free_bytes) {
+        let free = disk.free_bytes / 1_000_000;
+        device(Trouble::DiskLow, format!("{free} MB are free: clips are deleted for room (storage.min_free_mb)"));
+    }
+    if p.report.throttling.as_ref().is_some_and(|t| t.active) {
+        device(Trouble::Throttled, "the device slows itself down: too hot, or its supply is too weak".into());
+    }
+    if !p.knows_time_of_day {
+        device(Trouble::ClockUnset, "the clock has not been set since the start: no time server was reached".into());
+    }
+    if let Some(before) = before {
+        let clips = p.store.expired_undelivered.saturating_sub(before.expired_undelivered);
+        if clips > 0 {
+            device(Trouble::ClipsDeleted, format!("{clips} clips were deleted before their alerts were confirmed"));
+        }
+        let alerts = p.store.given_up.saturating_sub(before.given_up);
+        if alerts > 0 {
+            device(Trouble::AlertsGivenUp, format!("{alerts} alerts were let go that nobody had confirmed"));
+        }
+    }
+    found
+}
+
+/// How long it has to be so before it is trouble, and not so before it is over.
+fn patience(trouble: Trouble) -> (Duration, Duration) {
+    let s = Duration::from_secs;
+    match trouble {
+        Trouble::CameraLost | Trouble::CameraBlind => (s(15), s(10)),
+        Trouble::StorageFailing => (Duration::ZERO, s(10)),
+        Trouble::DiskLow | Trouble::Throttled => (s(30), s(300)),
+        Trouble::ClipsDeleted | Trouble::AlertsGivenUp => (Duration::ZERO, LOSS_FOR),
+        Trouble::ClockUnset => (s(300), s(10)),
+    }
+}
+
+/// See the module's doc.
+#[derive(Default)]
+struct Watch {
+    /// What the store knows to be raised.
+    raised: BTreeSet<Key>,
+    /// Since when it is not as the store knows it, and the first words for it.
+    turned: BTreeMap<Key, (Mono, String)>,
+    /// It has lasted: told until the store takes it, whatever comes meanwhile.
+    due: BTreeMap<Key, Option<String>>,
+}
+
+impl Watch {
+    /// What to tell the store: words where trouble is there, none where it is over. What it took is to be handed to
+    /// [`Watch::told`].
+    fn step(&mut self, now: Mono, signs: &BTreeMap<Key, String>) -> Vec<(Key, Option<String>)> {
+        let known: BTreeSet<Key> = self.raised.iter().chain(signs.keys()).cloned().collect();
+        self.turned.retain(|key, _| known.contains(key));
+        for key in known {
+            let sign = signs.get(&key);
+            let raised = self.raised.contains(&key);
+            if sign.is_some() == raised {
+                self.turned.remove(&key);
+                continue;
+            }
+            let (since, words) = self.turned.entry(key.clone()).or_insert((now, sign.cloned().unwrap_or_default()));
+            let (hold, quiet) = patience(key.1);
+            if now.since(*since) >= if raised { quiet } else { hold } && !self.due.contains_key(&key) {
+                let words = sign.is_some().then(|| words.clone());
+                self.due.insert(key, words);
+            }
+        }
+        self.due.iter().map(|(key, words)| (key.clone(), words.clone())).collect()
+    }
+
+    /// The store took it.
+    fn told(&mut self, key: &Key) {
+        if let Some(words) = self.due.remove(key) {
+            self.turned.remove(key);
+            match words {
+                Some(_) => self.raised.insert(key.clone()),
+                None => self.raised.remove(key),
+            };
+        }
+    }
+}
+
+/// Looks every two seconds and tells the store.
+pub struct Watcher {
+    /// How the device is.
+    pub health: Arc<Health>,
+    /// Who is told.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Watcher {
+    /// Until stopped.
+    pub fn run(self, stop: &StopToken, beat: &Beat) {
+        let mut watch = Watch::default();
+        match self.store.reader().troubles() {
+            // Of an earlier run: told anew if it is over.
+            Ok(raised) => watch.raised = raised.into_iter().collect(),
+            Err(e) => log::warn!("notices of an earlier run may not be cleared: {}", Chain(&e)),
+        }
+        let mut before = None;
+        while !stop.is_stopped() {
+            beat.beat();
+            let (report, cameras, store) = (self.health.report(), self.health.cameras(), self.store.counters());
+            let present = Present {
+                cameras: &cameras,
+                report: &report,
+                store,
+                storage_fails: self.store.is_failing(),
+                min_free_bytes: self.store.limits().min_free_bytes,
+                knows_time_of_day: self.health.knows_time_of_day(),
+            };
+            let signs = signs(&present, before.as_ref());
+            before = Some(store);
+            for (key, words) in watch.step(self.clock.now(), &signs) {
+                if self.store.trouble(key.0.as_deref(), key.1, words.as_deref()) {
+                    watch.told(&key);
+                }
+            }
+            stop.wait(EVERY);
+        }
+        beat.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Mono {
+        Mono::ZERO + Duration::from_secs(s)
+    }
+
+    fn gate(trouble: Trouble) -> Key {
+        (Some("gate".into()), trouble)
+    }
+
+    fn one(key: &Key) -> BTreeMap<Key, String> {
+        BTreeMap::from([(key.clone(), "no route to host".to_owned())])
+    }
+
+    #[test]
+    fn what_lasts_is_raised_once_and_cleared_once() {
+        let (mut watch, key, fine) = (Watch::default(), gate(Trouble::CameraLost), BTreeMap::new());
+        assert_eq!(watch.step(at(0), &one(&key)), []);
+        assert_eq!(watch.step(at(14), &one(&key)), []);
+        let raise = vec![(key.clone(), Some("no route to host".to_owned()))];
+        assert_eq!(watch.step(at(15), &one(&key)), raise);
+        assert_eq!(watch.step(at(16), &fine), raise, "until the store takes it, though it is over");
+        watch.told(&key);
+        assert_eq!(watch.step(at(17), &one(&key)), []);
+        assert_eq!(watch.step(at(20), &fine), []);
+        assert_eq!(watch.step(at(25), &one(&key)), [], "not quiet for long enough");
+        assert_eq!(watch.step(at(26), &fine), []);
+        assert_eq!(watch.step(at(36), &fine), [(key.clone(), None)]);
+        watch.told(&key);
+        assert_eq!(watch.step(at(40), &fine), []);
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_not_said() {
+        let (mut watch, key, fine) = (Watch::default(), gate(Trouble::CameraLost), BTreeMap::new());
+        for round in 0..20 {
+            assert_eq!(watch.step(at(round * 20), &one(&key)), []);
+            assert_eq!(watch.step(at(round * 20 + 10), &fine), []);
+        }
+    }
+
+    #[test]
+    fn trouble_of_an_earlier_run_is_cleared_when_it_is_over() {
+        let key = gate(Trouble::CameraLost);
+        let mut watch = Watch { raised: BTreeSet::from([key.clone()]), ..Watch::default() };
+        assert_eq!(watch.step(at(0), &BTreeMap::new()), []);
+        assert_eq!(watch.step(at(10), &BTreeMap::new()), [(key, None)]);
+    }
+
+    #[test]
+    fn signs_are_seen() {
+        let camera = |name: &str, status, blind: Option<&str>| CameraCondition {
+            camera: name.into(),
+            status,
+            since: String::new(),
+            reason: None,
+            video: None,
+            blind: blind.map(str::to_owned),
+            arming: None,
+        };
+        let cameras = [
+            camera("a", CameraStatus::Lost, Some("says all")),
+            camera("b", CameraStatus::Live, Some("too slow")),
+            camera("c", CameraStatus::Live, None),
+            camera("d", CameraStatus::Ended, None),
+        ];
+        let disk = crate::contract::heartbeat::DiskHealth { free_bytes: 99, total_bytes: 1000 };
+        let report = HealthReport { disks: BTreeMap::from([("state".into(), disk)]), ..HealthReport::default() };
+        let store = StoreCounters { given_up: 5, expired_undelivered: 2, ..StoreCounters::default() };
+        let present = Present {
+            cameras: &cameras,
+            report: &report,
+            store,
+            storage_fails: true,
+            min_free_bytes: 100,
+            knows_time_of_day: false,
+        };
+        let before = StoreCounters { given_up: 2, expired_undelivered: 2, ..StoreCounters::default() };
+        let found = signs(&present, Some(&before));
+        let key = |camera: Option<&str>, trouble| (camera.map(str::to_owned), trouble);
+        let expected = [
+            key(None, Trouble::StorageFailing),
+            key(None, Trouble::DiskLow),
+            key(None, Trouble::AlertsGivenUp),
+            key(None, Trouble::ClockUnset),
+            key(Some("a"), Trouble::CameraLost),
+            key(Some("b"), Trouble::CameraBlind),
+        ];
+        assert_eq!(found.keys().cloned().collect::<Vec<_>>(), expected);
+        assert!(found[&expected[2]].starts_with("3 alerts"), "{found:?}");
+    }
+}
