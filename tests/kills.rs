@@ -22,6 +22,8 @@ const CLIPS: &str = "[clip]\npre_roll_s = 1\npost_roll_s = 0\n";
 
 /// A test incident lasts 3 s: by then the first ones' clips are finished.
 const LONGEST_LIFE_MS: u64 = 4_500;
+/// A daemon that lacks memory is asked so often before it is given up.
+const MOST_ASKED: usize = 100;
 /// From one incident to the next.
 const RAISE_EVERY_MS: u64 = 400;
 
@@ -138,7 +140,7 @@ fn kills_at_random_moments_lose_nothing_that_was_stored() {
 #[test]
 fn memory_that_runs_out_loses_nothing_that_was_stored() {
     let mut agent = Agent::new(CAMERA, CLIPS);
-    let (mut stored, mut played, mut ended) = (BTreeSet::new(), BTreeMap::new(), 0);
+    let (mut stored, mut played, mut hampered) = (BTreeSet::new(), BTreeMap::new(), 0);
     agent.restart();
     wait_for("the camera", || agent.command(&["test-alert"]).status.success().then_some(()));
     let enough = agent.virtual_memory();
@@ -150,18 +152,22 @@ fn memory_that_runs_out_loses_nothing_that_was_stored() {
         let limited = Command::new("prlimit").args(["--pid", &agent.pid().to_string(), &limit]).status();
         assert!(limited.expect("prlimit (Debian package util-linux)").success());
         let before = stored.len();
+        // It may also hang, which is the watchdog's to see: in the end it is killed like that.
+        let mut asked = 0;
         let status = wait_for("the daemon's end, or three more incidents", || {
+            asked += 1;
             agent.command(&["test-alert"]);
             stored.extend(agent.incidents().iter().map(id));
             let status = agent.ended();
-            (status.is_some() || stored.len() >= before + 3).then_some(status)
+            (status.is_some() || stored.len() >= before + 3 || asked == MOST_ASKED).then_some(status)
         });
         match status {
             Some(status) => {
                 assert!(!status.success(), "{status}: systemd starts it again");
-                ended += 1;
+                hampered += 1;
             }
             None => {
+                hampered += usize::from(asked == MOST_ASKED);
                 agent.signal("KILL");
                 agent.wait();
             }
@@ -170,5 +176,5 @@ fn memory_that_runs_out_loses_nothing_that_was_stored() {
         assert_nothing_is_lost(&agent, &stored, &mut played);
     }
     assert_a_clean_end(&mut agent);
-    assert!(ended > 0 && !stored.is_empty(), "{ended} ends, {} incidents", stored.len());
+    assert!(hampered > 0 && !stored.is_empty(), "{hampered} of 4, {} incidents", stored.len());
 }

@@ -35,7 +35,14 @@ fn an_alert_arrives_as_a_cloudevent() {
     assert_eq!(got.topic, "vedette/v1/depot/gate-1/alerts/north");
     assert!(!got.retained);
     assert_eq!(got.content_type.as_deref(), Some("application/cloudevents+json; charset=utf-8"));
-    let routing = [("camera", "north"), ("class", "Fighting"), ("kind", "opened"), ("seq", "1"), ("test", "true")];
+    let routing = [
+        ("camera", "north"),
+        ("class", "Fighting"),
+        ("kind", "opened"),
+        ("seq", "1"),
+        ("severity", "severe"),
+        ("test", "true"),
+    ];
     assert_eq!(got.user_properties, routing.map(|(k, v)| (k.into(), v.into())).into());
     let event: AlertEvent = serde_json::from_value(got.payload).expect("an alert of this contract");
     assert_eq!(event.id, sent[0]);
@@ -402,6 +409,7 @@ impl Agent {
             device: Device { site: "depot".into(), id: "gate-1".into(), place: None },
             counter_file: dir.path().join("uplink-session"),
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
+            desk: None,
             health: Arc::clone(&health) as Arc<dyn HealthSource>,
             clock: Arc::new(SystemClock::new()),
             stop: stop.clone(),
@@ -506,6 +514,7 @@ struct MemoryOutbox {
     rows: Mutex<BTreeMap<u64, (OutboxRow, bool)>>,
     newest: Mutex<u64>,
     added: watch::Sender<u64>,
+    rewound: watch::Sender<(u64, u64)>,
 }
 
 impl MemoryOutbox {
@@ -566,6 +575,16 @@ impl Outbox for MemoryOutbox {
         assert_eq!(consumer, "soc", "the uplink hands on configured consumers only");
         self.lock().retain(|s, _| *s > seq);
         Ok(())
+    }
+
+    fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError> {
+        self.lock().range_mut(from..=to).for_each(|(_, (_, sent))| *sent = false);
+        self.rewound.send_modify(|(version, first)| (*version, *first) = (*version + 1, from));
+        Ok(())
+    }
+
+    fn rewound(&self) -> watch::Receiver<(u64, u64)> {
+        self.rewound.subscribe()
     }
 
     fn status(&self) -> Result<OutboxStatus, OutboxError> {

@@ -126,6 +126,10 @@ pub trait Outbox: Send + Sync {
     /// `consumer` has committed everything up to and including `seq`. Unknown consumers change nothing, nor do
     /// numbers that were never given out: a consumer may remember an earlier life of this device.
     fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError>;
+    /// Rows from `from` to `to` that are still kept go to a broker again, as history.
+    fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError>;
+    /// A version and the first row that [`Outbox::resend`] named last; `changed()` on it is the wake-up.
+    fn rewound(&self) -> tokio::sync::watch::Receiver<(u64, u64)>;
     /// The state of the queue.
     fn status(&self) -> Result<OutboxStatus, OutboxError>;
     /// A version that grows whenever rows are added; `changed()` on it is the wake-up.

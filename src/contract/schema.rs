@@ -5,6 +5,7 @@ use schemars::{Schema, schema_for};
 
 use super::ack::Ack;
 use super::cloudevent::{AlertEvent, NoticeEvent};
+use super::command::{CommandStatus, Request};
 use super::heartbeat::{Heartbeat, OutboxState};
 use super::state::{CameraState, DeviceState};
 
@@ -18,6 +19,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("heartbeat.schema.json", schema_for!(Heartbeat)),
         ("outbox.schema.json", schema_for!(OutboxState)),
         ("ack.schema.json", schema_for!(Ack)),
+        ("command.schema.json", schema_for!(Request)),
+        ("command_status.schema.json", schema_for!(CommandStatus)),
     ]
 }
 

@@ -8,10 +8,12 @@
 //!                               /heartbeat         retained
 //!                               /outbox            retained
 //!                               /ack/{consumer}    towards the device: what a consumer has committed
+//!                               /cmd/{id}          towards the device: what somebody asks of it
+//!                               /cmd/{id}/status   what has become of that, retained for a day
 //! ```
 //!
 //! A broker user named `{site}/{device}` may write and read below its own prefix and nowhere else, so that one
-//! pattern serves every device. Commands will stand beside `ack`. What does not belong here: payloads.
+//! pattern serves every device. What does not belong here: payloads.
 //!
 //! Invariant: no segment is empty or contains `/`, `+`, `#`, or anything but `a-z A-Z 0-9 _ -`.
 
@@ -80,6 +82,10 @@ pub enum Channel {
     Outbox,
     /// What a consumer has committed.
     Ack(Name),
+    /// What somebody asks of the device; the sender's id.
+    Command(Name),
+    /// What has become of it.
+    CommandStatus(Name),
 }
 
 impl fmt::Display for Channel {
@@ -91,6 +97,8 @@ impl fmt::Display for Channel {
             Channel::Heartbeat => f.write_str("heartbeat"),
             Channel::Outbox => f.write_str("outbox"),
             Channel::Ack(consumer) => write!(f, "ack/{consumer}"),
+            Channel::Command(id) => write!(f, "cmd/{id}"),
+            Channel::CommandStatus(id) => write!(f, "cmd/{id}/status"),
         }
     }
 }
@@ -130,6 +138,11 @@ impl DeviceTopics {
         Ok(self.topic(&Channel::Ack(consumer.parse()?)))
     }
 
+    /// The filter of everything that is asked of the device.
+    pub fn commands(&self) -> String {
+        format!("{PREFIX}/{}/cmd/+", self.broker_user())
+    }
+
     /// The CloudEvents `source` of what this device says: a URI reference.
     pub fn source(&self) -> String {
         format!("/vedette/{}", self.broker_user())
@@ -152,6 +165,8 @@ impl DeviceTopics {
             [site, device, "alerts", camera] => (site, device, Channel::Alerts(camera.parse()?)),
             [site, device, "camera", camera] => (site, device, Channel::Camera(camera.parse()?)),
             [site, device, "ack", consumer] => (site, device, Channel::Ack(consumer.parse()?)),
+            [site, device, "cmd", id] => (site, device, Channel::Command(id.parse()?)),
+            [site, device, "cmd", id, "status"] => (site, device, Channel::CommandStatus(id.parse()?)),
             _ => return Err(foreign()),
         };
         Ok((DeviceTopics::new(site, device)?, channel))
@@ -198,7 +213,9 @@ mod tests {
         prop_oneof![
             name.clone().prop_map(Channel::Alerts),
             name.clone().prop_map(Channel::Camera),
-            name.prop_map(Channel::Ack),
+            name.clone().prop_map(Channel::Ack),
+            name.clone().prop_map(Channel::Command),
+            name.prop_map(Channel::CommandStatus),
             Just(Channel::State),
             Just(Channel::Heartbeat),
             Just(Channel::Outbox),

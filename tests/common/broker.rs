@@ -141,6 +141,11 @@ impl Broker {
         output(self.client(&["mosquitto_pub"], &self.publisher_args).args(["-t", topic, "-m", payload]));
     }
 
+    /// Publishes as the consumer what the broker is to keep.
+    pub fn publish_retained(&self, topic: &str, payload: &str) {
+        output(self.client(&["mosquitto_pub"], &self.publisher_args).args(["-r", "-t", topic, "-m", payload]));
+    }
+
     /// Subscribes as the consumer; returns when the broker has granted it.
     pub fn subscribe(&self, filter: &str) -> Subscriber {
         Subscriber::spawn(self.client(SUBSCRIBER, &self.subscriber_args).args(["-t", filter]))

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use gstreamer as gst;
 use gstreamer_video::{VideoFrameRef, VideoInfo};
 use jpeg_encoder::{ColorType, Encoder};
 
 use super::Rotation;
-use super::pixels::{self, PixelsError};
+use super::pixels::{self, PixelsError, Rgb};
 use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
 
@@ -40,19 +42,58 @@ impl Picture {
         self.rotation.turned(self.info.width(), self.info.height()).1
     }
 
+    /// As a JPEG of this quality, 1 to 100, no wider than `width`.
+    pub fn to_small_jpeg(&self, width: u32, quality: u8) -> Result<SmallJpeg, PixelsError> {
+        let failed = |reason: String| self.no_jpeg(reason);
+        let rgb = self.rgb()?;
+        let (to_width, to_height) = match rgb.width > width {
+            true => (width, (u64::from(rgb.height) * u64::from(width) / u64::from(rgb.width)).max(1) as u32),
+            false => (rgb.width, rgb.height),
+        };
+        let from =
+            ImageRef::new(rgb.width, rgb.height, &rgb.data, PixelType::U8x3).map_err(|e| failed(e.to_string()))?;
+        let mut small = Image::new(to_width, to_height, PixelType::U8x3);
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+        Resizer::new().resize(&from, &mut small, &options).map_err(|e| failed(e.to_string()))?;
+        let data = self.encode(small.buffer(), (to_width, to_height), quality)?;
+        Ok(SmallJpeg { width: to_width, height: to_height, data })
+    }
+
     /// As a JPEG of this quality, 1 to 100.
     pub fn to_jpeg(&self, quality: u8) -> Result<Vec<u8>, PixelsError> {
-        let failed = |reason: String| PixelsError::Jpeg { width: self.width(), height: self.height(), reason };
-        let planes =
-            VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info).map_err(|e| failed(e.to_string()))?;
-        let rgb = pixels::full_rgb(&planes, self.rotation)?;
-        let side = |pixels: u32| u16::try_from(pixels).map_err(|e| failed(e.to_string()));
+        let rgb = self.rgb()?;
+        self.encode(&rgb.data, (rgb.width, rgb.height), quality)
+    }
+
+    fn rgb(&self) -> Result<Rgb, PixelsError> {
+        let planes = VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info)
+            .map_err(|e| self.no_jpeg(e.to_string()))?;
+        pixels::full_rgb(&planes, self.rotation)
+    }
+
+    fn encode(&self, rgb: &[u8], (width, height): (u32, u32), quality: u8) -> Result<Vec<u8>, PixelsError> {
+        let side = |pixels: u32| u16::try_from(pixels).map_err(|e| self.no_jpeg(e.to_string()));
         let mut jpeg = Vec::new();
         Encoder::new(&mut jpeg, quality.clamp(1, 100))
-            .encode(&rgb.data, side(rgb.width)?, side(rgb.height)?, ColorType::Rgb)
-            .map_err(|e| failed(e.to_string()))?;
+            .encode(rgb, side(width)?, side(height)?, ColorType::Rgb)
+            .map_err(|e| self.no_jpeg(e.to_string()))?;
         Ok(jpeg)
     }
+
+    fn no_jpeg(&self, reason: String) -> PixelsError {
+        PixelsError::Jpeg { width: self.width(), height: self.height(), reason }
+    }
+}
+
+/// A picture made small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmallJpeg {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The file.
+    pub data: Vec<u8>,
 }
 
 /// The newest picture of every camera; clones share it. Its lock is held for no longer than it takes to clone

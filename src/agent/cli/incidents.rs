@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config;
-use crate::agent::store::{ClipState, Filter, IncidentState, Reader, StoredIncident};
+use crate::agent::store::{ClipState, Filter, IncidentState, Reader, StoredIncident, VerdictCounts};
 use crate::base::clock::Wall;
 
 /// List, show and export the incidents in the device's store
@@ -37,6 +37,20 @@ enum What {
         config: ConfigArgs,
         /// The incident's id
         id: Uuid,
+    },
+    /// How many incidents of each camera and class operators confirmed, and how many were false alarms
+    Verdicts {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Only on incidents that began at or after this time (RFC 3339)
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        since: Option<Wall>,
+        /// Only on those that began before this time (RFC 3339)
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        until: Option<Wall>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
     },
     /// Copy incidents to a directory: incidents.jsonl, and each clip and picture of the peak that is ready
     Export {
@@ -94,6 +108,7 @@ pub fn run(args: IncidentsArgs) -> anyhow::Result<Outcome> {
     match args.what {
         What::List { config, filter, json } => list(&config, filter.filter(), json),
         What::Show { config, id } => show(&config, id),
+        What::Verdicts { config, since, until, json } => verdicts(&config, since, until, json),
         What::Export { config, filter, out } => export(&config, filter.filter(), &out),
     }
 }
@@ -148,6 +163,33 @@ fn show(config: &ConfigArgs, id: Uuid) -> anyhow::Result<Outcome> {
             Ok(Outcome::SomethingWrong)
         }
     }
+}
+
+fn verdicts(config: &ConfigArgs, since: Option<Wall>, until: Option<Wall>, json: bool) -> anyhow::Result<Outcome> {
+    let (reader, _) = open(config)?;
+    let mut out = Out::new();
+    let by_camera = reader.verdicts(since, until)?;
+    if by_camera.is_empty() && !json {
+        out.line("no operator has said anything about an incident of this time")?;
+    }
+    for (camera, by_class) in by_camera {
+        for (class, counts) in by_class {
+            let precision = counts.precision();
+            if json {
+                out.json(&serde_json::json!({
+                    "camera": camera, "class": class, "confirmed": counts.confirmed,
+                    "false_alarms": counts.false_alarms, "unclear": counts.unclear, "precision": precision,
+                }))?;
+                continue;
+            }
+            let VerdictCounts { confirmed, false_alarms, unclear } = counts;
+            let precision = precision.map_or("nobody could tell".into(), |p| format!("precision {:.0} %", p * 100.0));
+            out.line(format_args!(
+                "{camera}  {class}: {confirmed} confirmed, {false_alarms} false alarms, {unclear} unclear; {precision}"
+            ))?;
+        }
+    }
+    Ok(Outcome::Good)
 }
 
 fn export(config: &ConfigArgs, filter: Filter, to: &std::path::Path) -> anyhow::Result<Outcome> {

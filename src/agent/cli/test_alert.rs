@@ -32,15 +32,15 @@ pub fn run(args: TestAlertArgs) -> anyhow::Result<Outcome> {
     let mut out = Out::new();
     match &outcome {
         _ if args.json => out.json(&outcome)?,
-        CommandOutcome::Accepted { incident } => {
-            out.line(format_args!(
-                "test incident {incident} raised; follow it with: vedette incidents show {incident}"
-            ))?;
+        CommandOutcome::Accepted { incident, .. } => {
+            let id = incident.unwrap_or_default();
+            out.line(format_args!("test incident {id} raised; follow it with: vedette incidents show {id}"))?;
         }
         CommandOutcome::Rejected { reason } => out.line(format_args!("rejected: {reason}"))?,
+        CommandOutcome::Failed { reason } => out.line(format_args!("failed: {reason}"))?,
     }
     Ok(match outcome {
         CommandOutcome::Accepted { .. } => Outcome::Good,
-        CommandOutcome::Rejected { .. } => Outcome::SomethingWrong,
+        CommandOutcome::Rejected { .. } | CommandOutcome::Failed { .. } => Outcome::SomethingWrong,
     })
 }

@@ -100,7 +100,8 @@ mod tests {
                 Command::TestAlert { camera: Some(c) } if c != "door" => {
                     CommandOutcome::Rejected { reason: format!("no camera {c}") }
                 }
-                Command::TestAlert { .. } => CommandOutcome::Accepted { incident: Uuid::nil() },
+                Command::TestAlert { .. } => CommandOutcome::Accepted { incident: Some(Uuid::nil()), result: None },
+                other => panic!("nobody asked for {other:?}"),
             }
         }
     }
@@ -122,7 +123,7 @@ mod tests {
         assert!(matches!(bind(dir.path()), Err(HttpError::InUse(_))));
 
         let accepted = submit(dir.path(), &ask(None), patience).await.expect("answers");
-        assert_eq!(accepted, CommandOutcome::Accepted { incident: Uuid::nil() });
+        assert_eq!(accepted, CommandOutcome::Accepted { incident: Some(Uuid::nil()), result: None });
         let rejected = submit(dir.path(), &ask(Some("roof")), patience).await.expect("answers");
         assert_eq!(rejected, CommandOutcome::Rejected { reason: "no camera roof".into() });
         assert_eq!(status(dir.path(), patience).await.expect("answers")["up"], true);

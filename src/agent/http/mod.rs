@@ -4,7 +4,7 @@
 //! | route | answer |
 //! |---|---|
 //! | `GET /v1/status` | the health snapshot, as the heartbeat carries it |
-//! | `POST /v1/commands` | body: a [`Command`]; a [`CommandOutcome`], 200 accepted or 409 rejected |
+//! | `POST /v1/commands` | body: a [`Command`]; a [`CommandOutcome`], 200 accepted, 409 rejected, 500 failed |
 //!
 //! What does not belong here: deciding anything. Commands go to the [`CommandSink`] it was given.
 
@@ -110,6 +110,7 @@ async fn command(State(api): State<Api>, Json(command): Json<Command>) -> Respon
         let code = match outcome {
             CommandOutcome::Accepted { .. } => StatusCode::OK,
             CommandOutcome::Rejected { .. } => StatusCode::CONFLICT,
+            CommandOutcome::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (code, Json(outcome)).into_response()
     })

@@ -28,9 +28,32 @@ pub enum Arming {
         /// Until when; none: as long as the schedule is this one.
         until: Option<Wall>,
     },
+    /// Somebody has said so.
+    Wished {
+        /// Whether incidents open.
+        armed: bool,
+        /// Until when; none: until told otherwise.
+        until: Option<Wall>,
+    },
 }
 
 impl Arming {
+    /// Of a camera with this schedule of which somebody has said that it is armed, or is not, until a time or for good.
+    /// That a camera is disarmed until a time does not hold while that time cannot be told.
+    pub fn with_wish(
+        wish: Option<(bool, Option<Wall>)>,
+        schedule: Option<&Schedule>,
+        now: Wall,
+        knows_time: bool,
+    ) -> Arming {
+        match wish {
+            Some((armed, until)) if until.is_none_or(|t| if knows_time { now < t } else { armed }) => {
+                Arming::Wished { armed, until }
+            }
+            _ => Arming::at(schedule, now, knows_time),
+        }
+    }
+
     /// Of a camera with this schedule, by a clock that knows the time or doesn't.
     pub fn at(schedule: Option<&Schedule>, now: Wall, knows_time: bool) -> Arming {
         match (schedule, Timestamp::from_millisecond(now.unix_ms())) {
@@ -46,7 +69,7 @@ impl Arming {
 
     /// Whether incidents open.
     pub fn is_armed(self) -> bool {
-        !matches!(self, Arming::Scheduled { armed: false, .. })
+        !matches!(self, Arming::Scheduled { armed: false, .. } | Arming::Wished { armed: false, .. })
     }
 }
 

@@ -21,7 +21,7 @@ use super::events::{Event, Events};
 use super::health::Health;
 use crate::agent::clip::ClipOrder;
 use crate::agent::config::{self, CameraId, Schedule};
-use crate::agent::control::Incidents;
+use crate::agent::control::{ArmingWish, Incidents};
 use crate::agent::incident::arming::Arming;
 use crate::agent::incident::{self, EvidenceSource, Incident, Input, Machine, Thresholds, Transition};
 use crate::agent::infer::Score;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// By which incidents open; a camera without one is always armed.
     pub schedules: HashMap<CameraId, Schedule>,
+    /// What stands instead of them.
+    pub wishes: HashMap<CameraId, ArmingWish>,
 }
 
 /// The way into the incident stage.
@@ -129,6 +131,8 @@ pub struct Parts {
     pub clip: config::Clip,
     /// When incidents open.
     pub schedules: HashMap<CameraId, Schedule>,
+    /// What stands instead of that.
+    pub wishes: HashMap<CameraId, ArmingWish>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -187,10 +191,11 @@ impl Worker {
             return;
         }
         self.schedules_seen = Some(now);
-        let Parts { machine, schedules, health, clock, .. } = &mut self.parts;
+        let Parts { machine, schedules, wishes, health, clock, .. } = &mut self.parts;
         let (wall, knows_time) = (clock.wall(), health.knows_time_of_day());
         for camera in health.camera_ids() {
-            let arming = Arming::at(schedules.get(camera), wall, knows_time);
+            let wish = wishes.get(camera).map(|w| (w.armed, w.until));
+            let arming = Arming::with_wish(wish, schedules.get(camera), wall, knows_time);
             machine.arm(camera, arming.is_armed());
             health.armed(camera, arming);
         }
@@ -220,6 +225,7 @@ impl Worker {
             Work::Reconfigure(settings) => {
                 self.parts.clip = settings.clip;
                 self.parts.schedules = settings.schedules;
+                self.parts.wishes = settings.wishes;
                 self.schedules_seen = None;
                 self.parts.machine.reconfigure(settings.incident, settings.thresholds);
             }

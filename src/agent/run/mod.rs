@@ -4,6 +4,7 @@
 //! | file | is |
 //! |---|---|
 //! | `mod` | the daemon: start, reload, drain |
+//! | `live`, `overrides` | what can be changed meanwhile, by SIGHUP and commands |
 //! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
 //! | `troubles` | which of what `health` knows the SOC must hear of |
@@ -29,6 +30,8 @@ mod health;
 mod incidents;
 mod inference;
 mod ledger;
+mod live;
+mod overrides;
 mod pressure;
 mod spawn;
 mod troubles;
@@ -36,7 +39,7 @@ mod wishes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -44,8 +47,8 @@ use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{Applies, CameraId, Config, Pace, Problem, Source};
-use crate::agent::control::Control;
+use crate::agent::config::{CameraId, Config, Pace, Problem, Source};
+use crate::agent::control::{Clerk, Control, Desk};
 use crate::agent::health::Sensors;
 use crate::agent::http::{self, Api, HttpError};
 use crate::agent::incident::Machine;
@@ -70,6 +73,8 @@ use health::{Health, RingWatch};
 use incidents::{Inbox, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
+use live::Live;
+use overrides::Overrides;
 use spawn::{Spawner, Task};
 use troubles::Watcher;
 pub use wishes::{labels, outbox_policy};
@@ -131,21 +136,20 @@ impl fmt::Display for DrainReport {
 
 /// A running daemon. Dropping it without [`Daemon::drain`] leaves its threads behind.
 pub struct Daemon {
-    config: Mutex<Config>,
+    live: Arc<Live>,
     classes: Vec<String>,
-    model_thresholds: BTreeMap<String, f32>,
     events: Events,
     progress: Progress,
     panicked: StopToken,
     health: Arc<Health>,
     inbox: Inbox,
-    clip_rules: Arc<RwLock<Rules>>,
     // In the order in which they end.
     capture: (StopToken, Vec<Stage>),
     inference: (Queue<Frame>, Vec<Stage>),
     incidents: Vec<Stage>,
     clips: (StopToken, Queue<ClipOrder>, Vec<Stage>),
     troubles: (StopToken, Vec<Stage>),
+    commands: (StopToken, Vec<Stage>),
     store: (Store, Vec<Stage>),
     network: (Vec<Task>, Runtime),
     flat_out: bool,
@@ -246,7 +250,8 @@ impl Daemon {
         })?;
 
         let inbox = Inbox::default();
-        let settings = settings(&config, &manifest.thresholds);
+        let overrides = Overrides::load(&config.paths.state_dir);
+        let settings = settings(&overrides.over(config.clone()), &overrides, &manifest.thresholds);
         let incident_stage = spawn.stage("incident", {
             let worker = Worker::new(incidents::Parts {
                 machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
@@ -255,6 +260,7 @@ impl Daemon {
                 clips: clip_orders.clone(),
                 clip: settings.clip,
                 schedules: settings.schedules,
+                wishes: settings.wishes,
                 clock: clock.clone(),
                 events: events.clone(),
                 health: health.clone(),
@@ -337,7 +343,32 @@ impl Daemon {
         let flat_out = config.cameras.iter().any(|c| matches!(c.source, Source::File { pace: Pace::FlatOut, .. }));
         let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
         let audit = Arc::new(AuditTrail(store.clone()));
-        let control: Arc<dyn CommandSink> = Arc::new(Control::new(ids, Arc::new(inbox.clone()), audit));
+        let live = Arc::new(Live::new(
+            config.clone(),
+            overrides,
+            live::Parts {
+                state_dir: config.paths.state_dir.clone(),
+                classes: manifest.classes.clone(),
+                model_thresholds: manifest.thresholds.clone(),
+                clip_rules,
+                store: store.clone(),
+                inbox: inbox.clone(),
+                health: health.clone(),
+                snapshots: snapshots.clone(),
+                clock: clock.clone(),
+            },
+        ));
+        let control: Arc<dyn CommandSink> = Arc::new(Control::new(ids, Arc::new(inbox.clone()), live.clone(), audit));
+        let desk = Desk::new(store.clone());
+        let clerk = Clerk {
+            desk: desk.clone(),
+            sink: control.clone(),
+            clock: clock.clone(),
+            knows_time_of_day: {
+                let health = health.clone();
+                Box::new(move || health.knows_time_of_day())
+            },
+        };
         let api = Api {
             commands: control,
             status: {
@@ -358,6 +389,7 @@ impl Daemon {
                 device: config.device.clone(),
                 counter_file: config.paths.state_dir.join("uplink-session"),
                 outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,
+                desk: Some(Arc::new(desk)),
                 health: health.clone(),
                 clock: clock.clone(),
                 stop: stop.clone(),
@@ -366,25 +398,29 @@ impl Daemon {
             };
             network.push(spawn.task(&runtime, "uplink", stop, async { uplink::run(parts).await.map_err(Box::from) }));
         }
+        let commands_stop = StopToken::new();
+        let commands_stage = spawn.stage("commands", {
+            let stop = commands_stop.clone();
+            move |beat| clerk.run(&stop, beat)
+        })?;
         let stop = StopToken::new();
         let serving = http::serve(listener, api, stop.clone());
         network.push(spawn.task(&runtime, "http", stop, async { serving.await.map_err(Box::from) }));
 
         Ok(Daemon {
-            config: Mutex::new(config),
+            live,
             classes: manifest.classes.clone(),
-            model_thresholds: manifest.thresholds.clone(),
             events,
             progress,
             panicked,
             health,
             inbox,
-            clip_rules,
             capture: (capture_stop, capture_stages),
             inference: (frames, inference_stages),
             incidents: vec![incident_stage],
             clips: (clip_stop, clip_orders, vec![clip_stage]),
             troubles: (watching, vec![watch_stage]),
+            commands: (commands_stop, vec![commands_stage]),
             store: (store, vec![store_stage]),
             network: (network, runtime),
             flat_out,
@@ -416,22 +452,9 @@ impl Daemon {
         self.health.summary()
     }
 
-    /// Takes over what it can of a new config; a line for everything that changed, applied or not.
-    pub fn reload(&self, new: Config) -> Vec<String> {
-        let wrong = new.check_classes(&self.classes);
-        if !wrong.is_empty() {
-            return wrong.iter().map(|p| format!("nothing is applied: {p}")).collect();
-        }
-        let mut config = self.config.lock().expect("nothing panics while it holds the config");
-        let changes = config.diff(&new);
-        if changes.iter().any(|c| c.applies == Applies::Live) {
-            *config = config.with_live_from(&new);
-            *self.clip_rules.write().expect("nothing panics while it holds the rules") =
-                Rules::new(&config.clip, &config.incident);
-            self.store.0.keep(limits(&config));
-            self.inbox.push(incidents::Work::Reconfigure(Box::new(settings(&config, &self.model_thresholds))));
-        }
-        changes.iter().map(ToString::to_string).collect()
+    /// What can be changed while it runs.
+    pub fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Ends everything, in the order of the flow, so that each stage has taken what the one before still gave:
@@ -440,7 +463,10 @@ impl Daemon {
         let mut report = DrainReport::default();
         let clock = SystemClock::new();
         let left = || ALL_END_WITHIN.saturating_sub(clock.now().since(Mono::ZERO));
-        // First: that cameras go now is no trouble.
+        // Nothing new is begun.
+        self.commands.0.stop();
+        report.join(self.commands.1, left());
+        // That cameras go now is no trouble.
         self.troubles.0.stop();
         report.join(self.troubles.1, left());
         self.capture.0.stop();

@@ -43,6 +43,7 @@ pub enum Ended {
 
 /// Runs a started daemon until it is told to stop or breaks. Blocks.
 pub fn serve(daemon: Daemon, config_path: &Path) -> std::io::Result<Ended> {
+    daemon.live().reads(config_path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let broken = runtime.block_on(attend(&daemon, config_path))?;
     notify(&[NotifyState::Stopping]);
@@ -66,6 +67,7 @@ async fn attend(daemon: &Daemon, config_path: &Path) -> std::io::Result<Option<S
         tokio::select! {
             _ = term.recv() => { log::info!("SIGTERM: draining"); return Ok(None); }
             _ = int.recv() => { log::info!("SIGINT: draining"); return Ok(None); }
+            () = daemon.live().restart_asked() => { log::warn!("a command asks for a new start: draining"); return Ok(None); }
             () = daemon.failed() => return Ok(Some("a stage panicked; its message is above".into())),
             _ = hup.recv() => reload(daemon, config_path),
             _ = look.tick() => {
@@ -92,7 +94,7 @@ fn reload(daemon: &Daemon, path: &Path) {
     }
     match config::load(path) {
         Ok(new) => {
-            let notes = daemon.reload(new);
+            let notes = daemon.live().take_over(new);
             if notes.is_empty() {
                 log::info!("SIGHUP: {} says nothing new", path.display());
             }

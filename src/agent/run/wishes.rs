@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::incidents::Settings;
-use crate::agent::config::{Camera, Config, Storage};
+use super::overrides::Overrides;
+use crate::agent::config::{Camera, CameraId, Config, Storage};
 use crate::agent::incident::Thresholds;
 use crate::agent::store::{Labels, Limits, OutboxPolicy};
 
@@ -34,12 +35,13 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 /// What of the config the incident stage works by.
-pub fn settings(config: &Config, model: &BTreeMap<String, f32>) -> Settings {
+pub fn settings(config: &Config, overrides: &Overrides, model: &BTreeMap<String, f32>) -> Settings {
     let cameras = config.cameras.iter().map(|c| (c.id.clone(), c.thresholds.clone())).collect();
     Settings {
         incident: config.incident.clone(),
         clip: config.clip.clone(),
         thresholds: Thresholds { model: model.clone(), cameras },
+        wishes: overrides.arming.iter().map(|(c, wish)| (CameraId::new(c), *wish)).collect(),
         schedules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), c.schedule.clone()?))).collect(),
     }
 }

@@ -67,6 +67,10 @@ impl<'a> Apply<'a> {
                 .map(|_| ())
                 .map_err(sql("write the audit trail", self.path)),
             Order::Trouble { camera, trouble, detail } => self.trouble(camera.as_deref(), *trouble, detail.as_deref()),
+            Order::Command(row) => self.command(row),
+            Order::CommandsSaid(said) => self.commands_said(said),
+            Order::Verdict(verdict) => self.verdict(verdict),
+            Order::Resend { from, to } => outbox::resend(self.conn, self.path, (*from, *to)),
             Order::Flush => Ok(()),
         }
     }
@@ -282,7 +286,7 @@ impl<'a> Apply<'a> {
         self.clock.wall()
     }
 
-    fn known(&self, incident: Uuid) -> Result<StoredIncident, StoreError> {
+    pub(super) fn known(&self, incident: Uuid) -> Result<StoredIncident, StoreError> {
         reader::load(self.conn, self.path, incident)?.ok_or(StoreError::UnknownIncident(incident))
     }
 

@@ -37,6 +37,7 @@ mod age;
 mod apply;
 mod begin;
 mod check;
+mod commands;
 mod damaged;
 mod error;
 mod expire;
@@ -73,6 +74,7 @@ use crate::contract::alert::{ClockState, ModelRef, Place, Severity};
 use crate::contract::notice::Trouble;
 
 pub use check::{CheckReport, ClipFault, Repair, check, complaints, condemn};
+pub use commands::{CommandRow, StoredVerdict, VerdictCounts, VerdictRow};
 pub use error::StoreError;
 pub use order::{AuditEntry, ClipDone, ClipIntent, ClipRecording, IncidentRecord, Times};
 pub use reader::{
@@ -206,6 +208,8 @@ struct Shared {
     counters: Counters,
     /// Newest sequence number of the outbox; moved on after the commit.
     added: watch::Sender<u64>,
+    /// Rows from here on may be to be sent again, with a version.
+    rewound: watch::Sender<(u64, u64)>,
     /// What may be kept.
     limits: RwLock<Limits>,
     /// Alerts that the disk refuses, on their way past it.

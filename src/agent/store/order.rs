@@ -7,9 +7,10 @@ use uuid::Uuid;
 use crate::agent::incident::Transition;
 use crate::base::clock::Wall;
 use crate::contract::alert::ClockState;
+use crate::contract::command::CommandState;
 use crate::contract::notice::Trouble;
 
-use super::StoreError;
+use super::{CommandRow, StoreError, VerdictRow};
 
 /// One incident transition to commit, with what only the caller knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +115,14 @@ pub(super) enum Order {
         camera: Option<String>,
         trouble: Trouble,
         detail: Option<String>,
+    },
+    Command(CommandRow),
+    CommandsSaid(Vec<(String, CommandState)>),
+    Verdict(VerdictRow),
+    /// These rows are to be sent again.
+    Resend {
+        from: u64,
+        to: u64,
     },
     /// Nothing: its answer says that everything queued before it is committed.
     Flush,

@@ -137,6 +137,16 @@ pub(super) fn mark_sent(
     Ok(())
 }
 
+/// These rows are to go to a broker again.
+pub(super) fn resend(conn: &Connection, path: &Path, (from, to): (u64, u64)) -> Result<(), StoreError> {
+    conn.execute(
+        "UPDATE outbox SET sent_ms = NULL WHERE route = ?1 AND seq BETWEEN ?2 AND ?3",
+        params![ROUTE, clamp(from), clamp(to)],
+    )
+    .map(|_| ())
+    .map_err(sql("send alerts again", path))
+}
+
 /// A consumer has everything up to `seq`. One that is not configured changes nothing, nor does a number that was
 /// never given out: a consumer that remembers an earlier life of this device must not release the new one's rows.
 pub(super) fn confirm(
@@ -370,6 +380,21 @@ fn outbox_error(operation: &'static str) -> impl Fn(StoreError) -> OutboxError {
     move |e| OutboxError { operation, retry: e.retry(), source: Box::new(e) }
 }
 
+impl Store {
+    /// How many rows from `from` to `to` are kept.
+    pub fn kept(&self, from: u64, to: u64) -> Result<u64, StoreError> {
+        self.reader().with(|conn, path| {
+            conn.query_row(
+                "SELECT count(*) FROM outbox WHERE route = ?1 AND seq BETWEEN ?2 AND ?3",
+                params![ROUTE, clamp(from), clamp(to)],
+                |r| r.get::<_, i64>(0),
+            )
+            .map(|n| n.max(0) as u64)
+            .map_err(sql("count alerts", path))
+        })
+    }
+}
+
 impl Outbox for Store {
     fn pending(&self, from: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
         self.reader()
@@ -393,6 +418,16 @@ impl Outbox for Store {
     fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError> {
         self.ask("record a confirmation", Order::Confirm { consumer: consumer.to_owned(), seq })
             .map_err(outbox_error("record a confirmation"))
+    }
+
+    fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError> {
+        self.ask("send alerts again", Order::Resend { from, to }).map_err(outbox_error("send alerts again"))?;
+        self.0.rewound.send_modify(|(version, first)| (*version, *first) = (*version + 1, from));
+        Ok(())
+    }
+
+    fn rewound(&self) -> watch::Receiver<(u64, u64)> {
+        self.0.rewound.subscribe()
     }
 
     fn status(&self) -> Result<OutboxStatus, OutboxError> {

@@ -12,7 +12,7 @@ use crate::base::clock::Wall;
 use crate::contract::alert::{AlertKind, ClipReport, ClockState, IncidentReport};
 
 use super::error::sql;
-use super::{AuditEntry, StoreError, database_path, outbox, schema};
+use super::{AuditEntry, StoreError, StoredVerdict, commands, database_path, outbox, schema};
 
 /// Idle connections kept for the next query.
 const IDLE_CONNECTIONS: usize = 4;
@@ -118,6 +118,8 @@ pub struct IncidentDetail {
     /// The incident.
     #[serde(flatten)]
     pub incident: StoredIncident,
+    /// The operator's word on it; absent: there is none.
+    pub verdict: Option<StoredVerdict>,
     /// Its alerts, oldest first; those that were let go are not here any more.
     pub alerts: Vec<QueuedAlert>,
 }
@@ -230,7 +232,8 @@ impl Reader {
                     Some(QueuedAlert { seq: row.seq, kind, queued_unix_ms: row.queued, attempts: row.attempts })
                 }));
             }
-            Ok(Some(IncidentDetail { incident, alerts }))
+            let verdict = commands::verdict(conn, path, id)?;
+            Ok(Some(IncidentDetail { incident, verdict, alerts }))
         })
     }
 

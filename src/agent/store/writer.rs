@@ -81,6 +81,7 @@ pub(super) fn open(
         kept: AtomicUsize::new(0),
         counters: Counters::default(),
         added: watch::Sender::new(newest),
+        rewound: watch::Sender::new((0, 0)),
         limits: RwLock::default(),
         volatile: Volatile::default(),
         context,

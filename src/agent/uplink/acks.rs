@@ -11,7 +11,7 @@ use crate::base::backoff::Backoff;
 use crate::base::error::Chain;
 use crate::contract::ack::Ack;
 use crate::contract::outbox::{Outbox, OutboxError};
-use crate::contract::topics::{Channel, DeviceTopics};
+use crate::contract::topics::{DeviceTopics, Name};
 
 /// The latest confirmation of each configured consumer.
 pub(super) struct Acks {
@@ -31,15 +31,12 @@ impl Acks {
     }
 
     /// Takes a message in. Never blocks.
-    pub(super) fn take(&self, topic: &str, payload: &[u8]) {
-        let Ok((from, Channel::Ack(consumer))) = DeviceTopics::parse(topic) else {
-            return log::debug!("a message on {topic} is not for this version");
-        };
+    pub(super) fn take(&self, consumer: &Name, payload: &[u8]) {
         let Some(ack) = Ack::parse(payload) else {
             return log::warn!("consumer {consumer} confirmed in a form this version does not know");
         };
         self.latest.send_if_modified(|latest| match latest.get_mut(consumer.as_str()) {
-            Some(last) if from == self.topics && *last != Some(ack) => {
+            Some(last) if *last != Some(ack) => {
                 *last = Some(ack);
                 true
             }

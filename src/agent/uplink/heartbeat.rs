@@ -48,7 +48,7 @@ pub(super) struct Said {
 }
 
 impl Reporter {
-    fn origin(&self, session: u64) -> Origin {
+    pub(super) fn origin(&self, session: u64) -> Origin {
         Origin {
             site: self.topics.site.to_string(),
             device: self.topics.device.to_string(),
@@ -150,11 +150,12 @@ impl Reporter {
         status.inspect_err(|e| log::debug!("no status of the outbox: {}", Chain(e))).ok()
     }
 
-    fn retained(&self, channel: &Channel, message: &impl Serialize) -> Message {
+    pub(super) fn retained(&self, channel: &Channel, message: &impl Serialize) -> Message {
         Message {
             topic: self.topics.topic(channel),
             payload: to_json(message),
             retain: true,
+            expiry_s: None,
             content_type: CONTENT_TYPE,
             user_properties: Vec::new(),
         }
@@ -192,7 +193,7 @@ fn to_json(message: &impl Serialize) -> Vec<u8> {
 }
 
 /// Runs what may block where it may; its panic goes on here.
-async fn blocking<S, T>(source: Arc<S>, ask: impl FnOnce(&S) -> T + Send + 'static) -> T
+pub(super) async fn blocking<S, T>(source: Arc<S>, ask: impl FnOnce(&S) -> T + Send + 'static) -> T
 where
     S: Send + Sync + ?Sized + 'static,
     T: Send + 'static,

@@ -279,7 +279,7 @@ impl Lanes {
     }
 
     /// Goes through the backlog again from `seq`; what was live and is not delivered belongs to it now.
-    fn rewind(&mut self, seq: u64) {
+    pub(super) fn rewind(&mut self, seq: u64) {
         self.boundary = self.live_from - 1;
         self.backlog_from = self.backlog_from.min(seq);
         self.backlog_dry = false;

@@ -27,6 +27,8 @@ pub(super) struct Message {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
     pub(super) retain: bool,
+    /// How long a broker keeps it; none: for ever.
+    pub(super) expiry_s: Option<u32>,
     pub(super) content_type: &'static str,
     pub(super) user_properties: Vec<(String, String)>,
 }
@@ -62,7 +64,7 @@ impl Line {
 
     /// Hands a message to the connection at once or not at all. None: the broker would not take its size.
     pub(super) fn send(&self, message: Message) -> Result<Option<PublishNotice>, SessionError> {
-        let Message { topic, payload, retain, content_type, user_properties } = message;
+        let Message { topic, payload, retain, expiry_s, content_type, user_properties } = message;
         let properties_bytes: usize = user_properties.iter().map(|(k, v)| k.len() + v.len() + 5).sum();
         // Fixed header, topic's length, packet identifier, lengths and identifiers of properties: below 64 bytes.
         if payload.len() + topic.len() + properties_bytes + content_type.len() + 64 > self.max_packet_bytes {
@@ -71,6 +73,7 @@ impl Line {
         let properties = PublishProperties {
             payload_format_indicator: Some(1),
             content_type: Some(content_type.to_owned()),
+            message_expiry_interval: expiry_s,
             user_properties,
             ..PublishProperties::default()
         };

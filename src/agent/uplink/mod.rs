@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!     outbox ─► pump (lanes) ─┐                      ┌─► acks ─► outbox
-//!     health ─► heartbeat ────┴─► session ═ broker ══┘
+//!     health ─► heartbeat ────┼─► session ═ broker ══┤
+//!     desk ───► commands ─────┘                      └─► desk
 //!
 //!     waiting ──► connecting ──► up: birth, states, alerts ──► lost ──► waiting (growing, jittered)
 //!        ▲            │ refused, unreachable                    │
@@ -15,6 +16,7 @@
 //! away, slow, or wrong affects nothing but the uplink. Credentials are never logged. After a stop, [`run`]
 //! returns within [`STOP_MOST`].
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +30,13 @@ use crate::base::clock::Clock;
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
+use crate::contract::command::CommandDesk;
 use crate::contract::heartbeat::HealthSource;
 use crate::contract::outbox::Outbox;
-use crate::contract::topics::{DeviceTopics, TopicError};
+use crate::contract::topics::{Channel, DeviceTopics, TopicError};
 
 mod acks;
+mod commands;
 mod counter;
 mod error;
 mod heartbeat;
@@ -48,7 +52,7 @@ use counter::SessionCounter;
 use heartbeat::Reporter;
 use line::Line;
 use pump::Pump;
-use session::Access;
+use session::{Access, Incoming};
 
 /// The longest that [`run`] takes to return after a stop.
 pub const STOP_MOST: Duration = Duration::from_secs(7);
@@ -71,6 +75,8 @@ pub struct Parts {
     pub counter_file: PathBuf,
     /// The durable queue.
     pub outbox: Arc<dyn Outbox>,
+    /// Where commands go; none: they are not listened to.
+    pub desk: Option<Arc<dyn CommandDesk>>,
     /// How the device is.
     pub health: Arc<dyn HealthSource>,
     /// Time.
@@ -107,7 +113,7 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, device, counter_file, outbox, health, clock, stop, beat, link } = parts;
+    let Parts { mqtt, device, counter_file, outbox, desk, health, clock, stop, beat, link } = parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);
@@ -122,9 +128,9 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
     let mut uplink = Uplink {
         access: Access::new(mqtt, &topics),
         counter: SessionCounter::open(counter_file, &*clock),
+        ears: Ears { topics: topics.clone(), acks: &acks, desk },
         pump: Pump::new(Arc::clone(&outbox), topics, Arc::clone(&clock), Arc::clone(&touched)),
         reporter,
-        acks: &acks,
         clock,
         stop,
         beat: beat.clone(),
@@ -138,12 +144,57 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
     Ok(())
 }
 
+/// Where goes what the broker sends.
+#[derive(Clone)]
+struct Ears<'a> {
+    topics: DeviceTopics,
+    acks: &'a Acks,
+    desk: Option<Arc<dyn CommandDesk>>,
+}
+
+impl Ears<'_> {
+    fn filters(&self) -> Vec<String> {
+        let mut filters = self.acks.filters();
+        filters.extend(self.desk.is_some().then(|| self.topics.commands()));
+        filters
+    }
+
+    fn take(&self, Incoming { topic, payload, retained }: Incoming<'_>) {
+        match DeviceTopics::parse(topic) {
+            Ok((device, Channel::Ack(consumer))) if device == self.topics => self.acks.take(&consumer, payload),
+            // It would come again with every connection, also when nobody remembers that it was carried out.
+            Ok((device, Channel::Command(id))) if device == self.topics && retained => {
+                log::warn!("command {id} is retained at the broker, and ignored: publish it without the retain flag");
+            }
+            Ok((device, Channel::Command(id))) if device == self.topics => {
+                if let Some(desk) = &self.desk {
+                    desk.take(id.as_str(), payload);
+                }
+            }
+            _ => log::debug!("a message on {topic} is not for this version"),
+        }
+    }
+}
+
+/// Says the statuses of commands where commands are listened to.
+async fn say_statuses(
+    desk: Option<&Arc<dyn CommandDesk>>,
+    reporter: &Reporter,
+    line: &Line,
+    session: u64,
+) -> Result<Infallible, SessionError> {
+    match desk {
+        None => std::future::pending().await,
+        Some(desk) => commands::say_statuses(Arc::clone(desk), reporter, line, session).await,
+    }
+}
+
 struct Uplink<'a> {
     access: Access,
     counter: SessionCounter,
+    ears: Ears<'a>,
     pump: Pump,
     reporter: Reporter,
-    acks: &'a Acks,
     clock: Arc<dyn Clock>,
     stop: StopToken,
     beat: Beat,
@@ -208,7 +259,7 @@ impl Uplink<'_> {
         let connection = connection?;
         log::info!("connected to the broker at {}, session {session}", self.access.broker());
         complaint.clear();
-        let (line, acks, stop) = (connection.line.clone(), self.acks, self.stop.clone());
+        let (line, ears, stop) = (connection.line.clone(), self.ears.clone(), self.stop.clone());
         let gave_up = async {
             stop.stopped().await;
             tokio::time::sleep(STOP_MOST - ROUND).await;
@@ -217,7 +268,7 @@ impl Uplink<'_> {
             // In this order: the broker's last word on what was said, then that it has closed.
             biased;
             failed = self.serve(line, session) => failed,
-            ended = connection.drive(|topic, payload| acks.take(topic, payload)) => ended,
+            ended = connection.drive(|message| ears.take(message)) => ended,
             () = gave_up => Ok(()),
         }
     }
@@ -234,6 +285,7 @@ impl Uplink<'_> {
             tokio::select! {
                 pumped = self.pump.run(flow, &line, &self.stop, &self.beat) => pumped?,
                 failed = self.reporter.run(&line, session, said) => match failed? {},
+                failed = say_statuses(self.ears.desk.as_ref(), &self.reporter, &line, session) => match failed? {},
             }
         }
         // Whatever comes of it: the daemon is going.
@@ -250,7 +302,7 @@ impl Uplink<'_> {
 
     /// Without confirmations alerts still flow; rows are then kept until they are too old.
     async fn subscribe(&self, line: &Line) -> Result<(), SessionError> {
-        let filters = self.acks.filters();
+        let filters = self.ears.filters();
         if filters.is_empty() {
             return Ok(());
         }
@@ -260,7 +312,7 @@ impl Uplink<'_> {
             return Err(line.silent());
         };
         if let Err(e) = answer {
-            log::error!("the broker does not let the device hear confirmations on {}: {e}", filters.join(", "));
+            log::error!("the broker does not let the device hear {}: {e}", filters.join(", "));
         }
         Ok(())
     }

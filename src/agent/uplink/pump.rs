@@ -51,6 +51,7 @@ pub(super) struct Flow {
     lanes: Lanes,
     waiting: Waiting,
     added: watch::Receiver<u64>,
+    rewound: watch::Receiver<(u64, u64)>,
 }
 
 type Answer = (u64, Result<PublishResult, PublishNoticeError>);
@@ -106,7 +107,7 @@ impl Pump {
 
     /// Draws the line between history and news for a new connection; none if stopped first.
     pub(super) async fn begin(&self, stop: &StopToken, beat: &Beat) -> Option<Flow> {
-        let added = self.outbox.added();
+        let (added, rewound) = (self.outbox.added(), self.outbox.rewound());
         let mut database = Patience {
             delays: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             not_before: Mono::ZERO,
@@ -124,7 +125,7 @@ impl Pump {
             database,
             last_answer: self.clock.now(),
         };
-        Some(Flow { lanes, waiting, added })
+        Some(Flow { lanes, waiting, added, rewound })
     }
 
     /// Pumps until the connection fails, or until a stop and then as much as can be sent in a few seconds.
@@ -135,7 +136,7 @@ impl Pump {
         stop: &StopToken,
         beat: &Beat,
     ) -> Result<(), SessionError> {
-        let Flow { mut lanes, mut waiting, mut added } = flow;
+        let Flow { mut lanes, mut waiting, mut added, mut rewound } = flow;
         let mut rounds = tokio::time::interval(ROUND);
         let mut stop_by = None;
         loop {
@@ -181,6 +182,10 @@ impl Pump {
                     (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
                 },
                 Ok(()) = added.changed() => lanes.added(),
+                Ok(()) = rewound.changed() => {
+                    let (_, from) = *rewound.borrow_and_update();
+                    lanes.rewind(from);
+                }
                 _ = rounds.tick() => {
                     beat.beat();
                     let waits = lanes.in_flight() > 0 || !waiting.volatile.is_empty();
@@ -272,6 +277,7 @@ impl Pump {
             topic,
             payload: cloudevent::render(&self.topics, dispatch, sending),
             retain: false,
+            expiry_s: None,
             content_type: cloudevent::CONTENT_TYPE,
             user_properties: cloudevent::user_properties(dispatch, sending.number.map(|n| n.seq)),
         }

@@ -127,6 +127,14 @@ impl Access {
     }
 }
 
+/// A message that the broker sent.
+pub(super) struct Incoming<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    /// It was kept by the broker, and may be of any time.
+    pub(super) retained: bool,
+}
+
 /// A connection that the broker has accepted.
 pub(super) struct Connection {
     pub(super) line: Line,
@@ -136,7 +144,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Drives the connection to its end and hands on what comes in. `Ok`: the device has said goodbye.
-    pub(super) async fn drive(mut self, on_message: impl Fn(&str, &[u8])) -> Result<(), SessionError> {
+    pub(super) async fn drive(mut self, on_message: impl Fn(Incoming<'_>)) -> Result<(), SessionError> {
         let broker = self.line.broker.to_string();
         // The event loop ends when nobody can give it work any more; the others hold their own.
         drop(self.line);
@@ -144,7 +152,7 @@ impl Connection {
             match self.eventloop.poll().await {
                 Ok(Event::Incoming(Packet::Publish(p))) => {
                     if let Ok(topic) = std::str::from_utf8(&p.topic) {
-                        on_message(topic, &p.payload);
+                        on_message(Incoming { topic, payload: &p.payload, retained: p.retain });
                     }
                 }
                 Ok(_) => {}

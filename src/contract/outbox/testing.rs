@@ -14,6 +14,7 @@ use crate::contract::alert::{AlertKind, ClockState, IncidentReport, Place, Sever
 pub struct MemoryOutbox {
     state: Mutex<State>,
     added: watch::Sender<u64>,
+    rewound: watch::Sender<(u64, u64)>,
 }
 
 /// The epoch of every [`MemoryOutbox`].
@@ -44,7 +45,7 @@ impl MemoryOutbox {
     /// An empty one, for these consumers.
     pub fn new(consumers: &[&str]) -> Self {
         let state = State { consumers: consumers.iter().map(ToString::to_string).collect(), ..State::default() };
-        MemoryOutbox { state: Mutex::new(state), added: watch::Sender::new(0) }
+        MemoryOutbox { state: Mutex::new(state), added: watch::Sender::new(0), rewound: watch::Sender::default() }
     }
 
     /// Adds an alert; its sequence number.
@@ -93,6 +94,18 @@ impl Outbox for MemoryOutbox {
             s.release();
         }
         Ok(())
+    }
+
+    fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError> {
+        let mut s = self.state.lock().expect("no test panics under it");
+        s.rows.iter_mut().filter(|(seq, _)| (from..=to).contains(*seq)).for_each(|(_, (_, sent))| *sent = false);
+        drop(s);
+        self.rewound.send_modify(|(version, first)| (*version, *first) = (*version + 1, from));
+        Ok(())
+    }
+
+    fn rewound(&self) -> watch::Receiver<(u64, u64)> {
+        self.rewound.subscribe()
     }
 
     fn status(&self) -> Result<OutboxStatus, OutboxError> {
@@ -166,6 +179,7 @@ pub fn suite(mut make: impl FnMut(&[&str]) -> Subject) {
     without_consumers_a_broker_is_enough(make(&[]));
     nonsense_changes_nothing(make(&["soc"]));
     additions_wake(make(&["soc"]));
+    what_was_sent_can_be_sent_again(make(&["soc"]));
 }
 
 fn seqs(rows: Result<Vec<OutboxRow>, OutboxError>) -> Vec<u64> {
@@ -237,6 +251,20 @@ fn nonsense_changes_nothing(subject: Subject) {
     o.mark_sent(&[]).expect("nothing changes nothing");
     assert_eq!(seqs(o.pending(0, 9)), [1, 2]);
     assert_eq!(o.status().expect("readable").unconfirmed, 0);
+}
+
+fn what_was_sent_can_be_sent_again(subject: Subject) {
+    let o = filled(subject, 4);
+    o.mark_sent(&[1, 2, 3]).expect("writable");
+    o.confirm("soc", 1).expect("writable");
+    let mut rewound = o.rewound();
+    rewound.borrow_and_update();
+    o.resend(1, 2).expect("writable");
+    assert!(rewound.has_changed().expect("the outbox lives"));
+    assert_eq!(rewound.borrow_and_update().1, 1);
+    assert_eq!(seqs(o.pending(0, 9)), [2, 4], "what is confirmed is gone");
+    o.mark_sent(&[2]).expect("writable");
+    assert_eq!(o.range(2, 2, 1).expect("readable")[0].attempts, 2);
 }
 
 fn additions_wake(subject: Subject) {

@@ -202,8 +202,12 @@ async fn raise_test(runtime_dir: &Path) -> anyhow::Result<()> {
     say("demo", "nothing may ever happen here, so now a TEST alert is raised: vedette test-alert");
     let command = Command::TestAlert { camera: None };
     match client::submit(runtime_dir, &command, Duration::from_secs(15)).await? {
-        CommandOutcome::Accepted { incident } => say("demo", &format!("accepted: test incident {incident}")),
-        CommandOutcome::Rejected { reason } => say("demo", &format!("rejected: {reason}")),
+        CommandOutcome::Accepted { incident, .. } => {
+            say("demo", &format!("accepted: test incident {}", incident.unwrap_or_default()));
+        }
+        CommandOutcome::Rejected { reason } | CommandOutcome::Failed { reason } => {
+            say("demo", &format!("not done: {reason}"))
+        }
     }
     Ok(())
 }

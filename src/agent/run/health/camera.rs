@@ -246,6 +246,10 @@ fn arming_in_words(arming: Arming) -> Option<ArmingState> {
         Arming::Scheduled { armed, until } => {
             Some(ArmingState { armed, until: until.map(Wall::rfc3339), reason: None })
         }
+        Arming::Wished { armed, until } => {
+            let reason = Some("a command said so".to_owned());
+            Some(ArmingState { armed, until: until.map(Wall::rfc3339), reason })
+        }
     }
 }
 

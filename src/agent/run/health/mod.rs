@@ -168,13 +168,19 @@ impl Health {
         self.version.send_modify(|v| *v += 1);
         let until = |t: Option<Wall>| t.map_or("from now on".into(), |t| format!("until {}", t.rfc3339()));
         match arming {
-            Arming::Always => log::info!(camera:% = camera; "{camera} is armed: it has no schedule any more"),
+            Arming::Always => {
+                log::info!(camera:% = camera; "{camera} is armed: no schedule and no command says otherwise any more")
+            }
             Arming::TimeUnknown => log::warn!(
                 camera:% = camera;
                 "{camera} is armed whatever its schedule says, until the clock is set: is a time server in reach (timedatectl)?"
             ),
             Arming::Scheduled { armed: true, until: t } => {
                 log::info!(camera:% = camera; "{camera} is armed {}", until(t))
+            }
+            Arming::Wished { armed, until: t } => {
+                let armed = if armed { "armed" } else { "disarmed" };
+                log::warn!(camera:% = camera; "{camera} is {armed} {} by a command, whatever its schedule says", until(t));
             }
             Arming::Scheduled { armed: false, until: t } => {
                 log::info!(camera:% = camera; "{camera} is disarmed {}: no incident opens, video is kept", until(t));

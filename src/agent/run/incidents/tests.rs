@@ -72,6 +72,7 @@ impl Rig {
             most_clip_orders: CLIP_ORDERS,
             clip: config.clip.clone(),
             schedules: HashMap::new(),
+            wishes: HashMap::new(),
             clock: clock.clone(),
             events: Events::default(),
             health: Arc::new(Health::new(&config, (model, &scripted::manifest()), None, (clock.clone(), sensors))),

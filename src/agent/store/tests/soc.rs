@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::rig::*;
 use crate::agent::store::*;
 use crate::contract::alert::{Place, Severity};
+use crate::contract::command::{CommandReport, CommandState, Verdict};
 use crate::contract::notice::{NoticeKind, Trouble};
 use crate::contract::outbox::{Dispatch, Outbox};
 
@@ -98,4 +99,47 @@ fn an_outbox_that_grows_too_large_lets_go_of_the_oldest_and_says_which() {
     assert_eq!(status.given_up, [(1, rows[0].seq - 1)]);
     assert_eq!(rig.store.counters().given_up, rows[0].seq - 1);
     assert_eq!(status.newest, 20);
+}
+
+#[test]
+fn verdicts_stand_beside_their_incidents_and_are_counted() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    let say = |n, verdict| {
+        let words = Some("seen on the clip".to_owned());
+        rig.store.put_verdict(VerdictRow { incident: id(n), verdict, words, who: "operator 7".into() })
+    };
+    for n in 1..=4 {
+        rig.open_incident(n);
+    }
+    for (n, verdict) in
+        [(1, Verdict::Unclear), (1, Verdict::Confirmed), (2, Verdict::FalseAlarm), (3, Verdict::Confirmed)]
+    {
+        say(n, verdict).expect("written");
+    }
+    assert!(matches!(say(9, Verdict::Confirmed), Err(StoreError::UnknownIncident(_))));
+    let detail = rig.store.reader().incident(id(1)).expect("readable").expect("known");
+    let verdict = detail.verdict.expect("the last one");
+    assert_eq!((verdict.verdict, verdict.who.as_str()), (Verdict::Confirmed, "operator 7"));
+    assert_eq!(rig.store.reader().incident(id(4)).expect("readable").expect("known").verdict, None);
+    let counts = rig.store.reader().verdicts(None, None).expect("readable")["gate"]["Fighting"];
+    assert_eq!(counts, VerdictCounts { confirmed: 2, false_alarms: 1, unclear: 0 });
+    assert_eq!(counts.precision(), Some(2.0 / 3.0));
+    assert_eq!(VerdictCounts { unclear: 3, ..VerdictCounts::default() }.precision(), None);
+    let later = Some(Wall::from_unix_ms(T0_MS + 86_400_000));
+    assert!(rig.store.reader().verdicts(later, None).expect("readable").is_empty());
+}
+
+#[test]
+fn only_the_newest_commands_are_remembered() {
+    let rig = Rig::new(OutboxPolicy::LocalOnly);
+    let put = |n: usize, state| {
+        let report = CommandReport { id: format!("c{n}"), state, reason: None, result: None, since: String::new() };
+        let row = CommandRow { asked: "{}".into(), received: Wall::from_unix_ms(T0_MS), report };
+        rig.store.put_command(row).expect("written");
+    };
+    put(0, CommandState::InProgress);
+    (1..=1_001).for_each(|n| put(n, CommandState::Succeeded));
+    let known = |n: usize| rig.store.reader().command(&format!("c{n}")).expect("readable").is_some();
+    assert!(known(0), "one that is not over is kept");
+    assert!(!known(1) && known(2) && known(1_001));
 }

@@ -1,0 +1,234 @@
+//! Requests that come over the network: read, remembered, carried out one by one, and their statuses kept until a broker
+//! has them. A request outlives the process: what was begun when the daemon ended is begun again at the next start, which
+//! every command can bear; `restart` is then done.
+//!
+//! Bounds: [`WAITING`] requests wait; the rate is [`BURST`] at once and one a second after that. What is beyond is
+//! rejected, and said so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::agent::store::{CommandRow, Store, StoreError};
+use crate::base::clock::{Clock, Mono, Wall};
+use crate::base::error::Chain;
+use crate::base::progress::Beat;
+use crate::base::queue::{Full, Popped, Queue};
+use crate::base::stop::StopToken;
+use crate::contract::command::{
+    Command, CommandDesk, CommandOutcome, CommandReport, CommandSink, CommandState, NoRequest, Order,
+};
+
+/// Requests that may wait to be looked at.
+const WAITING: usize = 64;
+/// Requests that may come at once.
+const BURST: u32 = 20;
+/// And from then on one in so long.
+const ONE_IN: Duration = Duration::from_secs(1);
+/// Largest result that is said, in bytes of JSON; with the rest it stays below what brokers take.
+const RESULT_BYTES: usize = 192 * 1024;
+const IDLE: Duration = Duration::from_millis(500);
+
+/// See the module's doc. Clones share it.
+#[derive(Clone)]
+pub struct Desk {
+    store: Store,
+    waiting: Queue<Incoming>,
+    changed: watch::Sender<u64>,
+}
+
+struct Incoming {
+    id: String,
+    payload: Vec<u8>,
+}
+
+impl Desk {
+    /// Over this store.
+    pub fn new(store: Store) -> Desk {
+        Desk { store, waiting: Queue::new(WAITING, Full::Refuse), changed: watch::Sender::new(0) }
+    }
+
+    fn put(&self, report: CommandReport, asked: &[u8], at: Wall) -> Result<(), StoreError> {
+        let asked = String::from_utf8_lossy(asked).into_owned();
+        self.store.put_command(CommandRow { asked, received: at, report })?;
+        self.changed.send_modify(|v| *v += 1);
+        Ok(())
+    }
+}
+
+impl CommandDesk for Desk {
+    fn take(&self, id: &str, payload: &[u8]) {
+        if self.waiting.push(Incoming { id: id.to_owned(), payload: payload.to_vec() }).is_err() {
+            log::warn!("command {id} is not taken: too many wait, or the device is stopping; send it again");
+        }
+    }
+
+    fn unsaid(&self, limit: usize) -> Vec<CommandReport> {
+        self.store.reader().unsaid_commands(limit).unwrap_or_else(|e| {
+            log::debug!("no statuses of commands: {}", Chain(&e));
+            Vec::new()
+        })
+    }
+
+    fn said(&self, reports: &[CommandReport]) {
+        let said = reports.iter().map(|r| (r.id.clone(), r.state)).collect();
+        if let Err(e) = self.store.commands_said(said) {
+            log::debug!("statuses of commands will be said again: {}", Chain(&e));
+        }
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Who carries requests out.
+pub struct Clerk {
+    /// Where they come from.
+    pub desk: Desk,
+    /// Who does it.
+    pub sink: Arc<dyn CommandSink>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Whether the time of day is known: without it nothing expires.
+    pub knows_time_of_day: Box<dyn Fn() -> bool + Send>,
+}
+
+impl Clerk {
+    /// Until stopped.
+    pub fn run(self, stop: &StopToken, beat: &Beat) {
+        match self.desk.store.reader().open_commands() {
+            Ok(rows) => rows.into_iter().for_each(|row| self.go_on_with(row)),
+            Err(e) => log::error!("commands of before the start are not gone on with: {}", Chain(&e)),
+        }
+        let mut bucket = Bucket::full(self.clock.now());
+        while !stop.is_stopped() {
+            beat.beat();
+            if let Popped::Item(Incoming { id, payload }) = self.desk.waiting.pop(IDLE) {
+                let within_rate = bucket.take(self.clock.now());
+                if let Err(e) = self.receive(&id, &payload, within_rate) {
+                    log::error!("command {id} is not carried out, send it again: {}", Chain(&e));
+                }
+            }
+        }
+        beat.end();
+    }
+
+    fn receive(&self, id: &str, payload: &[u8], within_rate: bool) -> Result<(), StoreError> {
+        if let Some(known) = self.desk.store.reader().command(id)? {
+            // Said again, not done again.
+            return self.desk.put(known.report, known.asked.as_bytes(), known.received);
+        }
+        let now = self.clock.wall();
+        let report = |state, reason: Option<String>| CommandReport {
+            id: id.to_owned(),
+            state,
+            reason,
+            result: None,
+            since: now.rfc3339(),
+        };
+        match self.acceptable(payload, within_rate) {
+            Err(NoRequest(why)) => {
+                log::warn!("command {id} rejected: {why}");
+                self.desk.put(report(CommandState::Rejected, Some(why)), &[], now)
+            }
+            Ok(order) => {
+                self.desk.put(report(CommandState::InProgress, None), payload, now)?;
+                self.carry_out(id, payload, order, now)
+            }
+        }
+    }
+
+    fn acceptable(&self, payload: &[u8], within_rate: bool) -> Result<Order, NoRequest> {
+        if !within_rate {
+            return Err(NoRequest(format!("too many commands: {BURST} at once, then one a second; send it again")));
+        }
+        let order = Order::parse(payload)?;
+        match order.expires {
+            Some(expires) if self.is_past(expires) => {
+                Err(NoRequest(format!("expired at {}; it is {} here", expires.rfc3339(), self.clock.wall().rfc3339())))
+            }
+            _ => Ok(order),
+        }
+    }
+
+    fn is_past(&self, expires: Wall) -> bool {
+        (self.knows_time_of_day)() && expires <= self.clock.wall()
+    }
+
+    /// What an earlier run had begun.
+    fn go_on_with(&self, row: CommandRow) {
+        let (id, asked) = (row.report.id.clone(), row.asked.as_bytes());
+        let ended = |state, reason: &str, result| CommandReport {
+            id: id.clone(),
+            state,
+            reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
+            result,
+            since: self.clock.wall().rfc3339(),
+        };
+        let done = match Order::parse(asked) {
+            Err(NoRequest(why)) => self.desk.put(ended(CommandState::Failed, &why, None), asked, row.received),
+            Ok(Order { command: Command::Restart {}, .. }) => {
+                self.desk.put(ended(CommandState::Succeeded, "", None), asked, row.received)
+            }
+            Ok(order) if order.expires.is_some_and(|e| self.is_past(e)) => {
+                let why = "it expired while the device was off";
+                self.desk.put(ended(CommandState::TimedOut, why, None), asked, row.received)
+            }
+            Ok(order) => self.carry_out(&id, asked, order, row.received),
+        };
+        if let Err(e) = done {
+            log::error!("command {id}: {}", Chain(&e));
+        }
+    }
+
+    fn carry_out(&self, id: &str, asked: &[u8], order: Order, received: Wall) -> Result<(), StoreError> {
+        let who = order.requested_by.as_deref().unwrap_or("nobody named");
+        let restarts = order.command == (Command::Restart {});
+        let outcome = self.sink.submit(&format!("mqtt, command {id}, {who}"), order.command);
+        let (state, reason, result) = match outcome {
+            // Done when the daemon is there again.
+            CommandOutcome::Accepted { .. } if restarts => return Ok(()),
+            CommandOutcome::Accepted { incident, result } => {
+                let result = result.or_else(|| incident.map(|i| serde_json::json!({ "incident": i })));
+                match result {
+                    Some(r) if r.to_string().len() > RESULT_BYTES => {
+                        (CommandState::Failed, Some("the answer is too large for a message".to_owned()), None)
+                    }
+                    result => (CommandState::Succeeded, None, result),
+                }
+            }
+            CommandOutcome::Rejected { reason } => (CommandState::Rejected, Some(reason), None),
+            CommandOutcome::Failed { reason } => (CommandState::Failed, Some(reason), None),
+        };
+        let since = self.clock.wall().rfc3339();
+        self.desk.put(CommandReport { id: id.to_owned(), state, reason, result, since }, asked, received)
+    }
+}
+
+/// Tokens for requests; pure.
+struct Bucket {
+    tokens: u32,
+    filled: Mono,
+}
+
+impl Bucket {
+    fn full(now: Mono) -> Bucket {
+        Bucket { tokens: BURST, filled: now }
+    }
+
+    fn take(&mut self, now: Mono) -> bool {
+        let new = (now.since(self.filled).as_millis() / ONE_IN.as_millis()).min(u128::from(BURST)) as u32;
+        if new > 0 {
+            self.tokens = (self.tokens + new).min(BURST);
+            self.filled = if self.tokens == BURST { now } else { self.filled + ONE_IN * new };
+        }
+        let some = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        some
+    }
+}
+
+#[cfg(test)]
+mod tests;

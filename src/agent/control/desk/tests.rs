@@ -1,0 +1,228 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use proptest::prelude::*;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::store::{DeviceContext, Labels, OutboxPolicy};
+use crate::base::clock::ManualClock;
+use crate::contract::alert::ClockState;
+
+/// A clock's time at the start: 1970-01-01T00:16:40Z.
+const T0_MS: i64 = 1_000_000;
+
+/// Notes what it is asked, and answers snapshots as it is told.
+#[derive(Default)]
+struct Fake {
+    asked: Mutex<Vec<(String, Command)>>,
+    too_much: AtomicBool,
+}
+
+impl CommandSink for Fake {
+    fn submit(&self, from: &str, command: Command) -> CommandOutcome {
+        self.asked.lock().expect("no panic").push((from.to_owned(), command.clone()));
+        match command {
+            Command::Snapshot { .. } if self.too_much.load(Ordering::Relaxed) => {
+                CommandOutcome::done(json!("x".repeat(RESULT_BYTES)))
+            }
+            Command::Snapshot { .. } => CommandOutcome::done(json!({ "width": 2 })),
+            Command::Reload {} => CommandOutcome::Failed { reason: "no file".into() },
+            Command::Arm { .. } => CommandOutcome::Rejected { reason: "no such camera".into() },
+            _ => CommandOutcome::done(serde_json::Value::Null),
+        }
+    }
+}
+
+struct Rig {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    fake: Arc<Fake>,
+    desk: Desk,
+    store: Store,
+    stop: StopToken,
+    knows_time: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        Rig::over(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn over(dir: TempDir) -> Rig {
+        let clock = Arc::new(ManualClock::new(Wall::from_unix_ms(T0_MS)));
+        let context = DeviceContext {
+            site: "harbour".into(),
+            device: "d1".into(),
+            model: None,
+            outbox: OutboxPolicy::LocalOnly,
+            labels: Labels::default(),
+            clock_state: Arc::new(|| ClockState { synchronised: true, estimated_error_ms: None }),
+        };
+        let (store, writer) = Store::open(dir.path(), context, clock.clone()).expect("the store opens");
+        let writing = std::thread::spawn(move || writer.run(&Beat::detached()).expect("the writer ends well"));
+        let (desk, fake, stop) = (Desk::new(store.clone()), Arc::new(Fake::default()), StopToken::new());
+        let knows_time = Arc::new(AtomicBool::new(true));
+        let clerk = Clerk {
+            desk: desk.clone(),
+            sink: fake.clone(),
+            clock: clock.clone(),
+            knows_time_of_day: {
+                let knows_time = knows_time.clone();
+                Box::new(move || knows_time.load(Ordering::Relaxed))
+            },
+        };
+        let stopped = stop.clone();
+        let serving = std::thread::spawn(move || clerk.run(&stopped, &Beat::detached()));
+        Rig { dir, clock, fake, desk, store, stop, knows_time, threads: vec![serving, writing] }
+    }
+
+    fn end(mut self) -> TempDir {
+        self.stop.stop();
+        let writing = self.threads.pop().expect("two threads");
+        self.threads.pop().expect("two threads").join().expect("no panic");
+        self.store.close();
+        writing.join().expect("no panic");
+        std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn take(&self, id: &str, payload: serde_json::Value) {
+        self.desk.take(id, payload.to_string().as_bytes());
+    }
+
+    /// Waits until a command has come to this state.
+    fn wait_for(&self, id: &str, state: CommandState) -> CommandReport {
+        for _ in 0..2000 {
+            let row = self.store.reader().command(id).expect("readable");
+            if let Some(row) = row.filter(|r| r.report.state == state) {
+                return row.report;
+            }
+            StopToken::new().wait(Duration::from_millis(5));
+        }
+        panic!("{id} never came to {state:?}: {:?}", self.store.reader().command(id));
+    }
+
+    fn asked(&self) -> Vec<(String, Command)> {
+        self.fake.asked.lock().expect("no panic").clone()
+    }
+}
+
+#[test]
+fn a_command_is_carried_out_once_however_often_it_comes() {
+    let rig = Rig::new();
+    let snapshot = json!({"command": "snapshot", "requested_by": "operator 7"});
+    rig.take("a", snapshot.clone());
+    let done = rig.wait_for("a", CommandState::Succeeded);
+    assert_eq!(done.result, Some(json!({ "width": 2 })));
+    assert_eq!(rig.asked(), [("mqtt, command a, operator 7".to_owned(), Command::Snapshot { camera: None })]);
+    let unsaid = rig.desk.unsaid(9);
+    assert_eq!(unsaid, [done.clone()]);
+    rig.desk.said(&unsaid);
+    assert_eq!(rig.desk.unsaid(9), []);
+    let mut changed = rig.desk.changed();
+    changed.borrow_and_update();
+    rig.take("a", snapshot);
+    for _ in 0..2000 {
+        if rig.desk.unsaid(9).len() == 1 {
+            break;
+        }
+        StopToken::new().wait(Duration::from_millis(5));
+    }
+    assert_eq!(rig.desk.unsaid(9).len(), 1, "it is said again");
+    assert!(changed.has_changed().expect("the desk lives"));
+    assert_eq!(rig.asked().len(), 1, "and not done again");
+    rig.end();
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let rig = Rig::new();
+    rig.desk.take("torn", b"{\"command\"");
+    assert!(rig.wait_for("torn", CommandState::Rejected).reason.expect("a reason").contains("no JSON object"));
+    rig.take("unknown", json!({"command": "dance"}));
+    assert!(rig.wait_for("unknown", CommandState::Rejected).reason.expect("a reason").contains("dance"));
+    rig.take("late", json!({"command": "snapshot", "expires_at": "1970-01-01T00:16:39Z"}));
+    assert!(rig.wait_for("late", CommandState::Rejected).reason.expect("a reason").contains("expired"));
+    rig.take("refused", json!({"command": "arm"}));
+    assert_eq!(rig.wait_for("refused", CommandState::Rejected).reason.as_deref(), Some("no such camera"));
+    rig.take("broken", json!({"command": "reload"}));
+    assert_eq!(rig.wait_for("broken", CommandState::Failed).reason.as_deref(), Some("no file"));
+    rig.fake.too_much.store(true, Ordering::Relaxed);
+    rig.take("large", json!({"command": "snapshot"}));
+    assert!(rig.wait_for("large", CommandState::Failed).reason.expect("a reason").contains("too large"));
+    assert_eq!(rig.asked().len(), 3, "the first three never reached the device");
+    // A device that does not know the time lets nothing expire.
+    rig.fake.too_much.store(false, Ordering::Relaxed);
+    rig.knows_time.store(false, Ordering::Relaxed);
+    rig.take("no-clock", json!({"command": "snapshot", "expires_at": "1970-01-01T00:16:39Z"}));
+    rig.wait_for("no-clock", CommandState::Succeeded);
+    rig.end();
+}
+
+#[test]
+fn a_flood_is_refused_and_said_so() {
+    let rig = Rig::new();
+    for n in 0..BURST {
+        rig.take(&format!("ok-{n}"), json!({"command": "follow_schedule"}));
+    }
+    rig.wait_for(&format!("ok-{}", BURST - 1), CommandState::Succeeded);
+    rig.take("beyond", json!({"command": "follow_schedule"}));
+    assert!(rig.wait_for("beyond", CommandState::Rejected).reason.expect("a reason").contains("too many"));
+    rig.clock.advance(ONE_IN);
+    rig.take("later", json!({"command": "follow_schedule"}));
+    rig.wait_for("later", CommandState::Succeeded);
+    rig.end();
+}
+
+#[test]
+fn a_restart_is_done_when_the_device_is_there_again_and_what_was_begun_is_done_then() {
+    let rig = Rig::new();
+    rig.take("again", json!({"command": "restart"}));
+    rig.wait_for("again", CommandState::InProgress);
+    let begun = |id: &str, asked: serde_json::Value| CommandRow {
+        asked: asked.to_string(),
+        received: Wall::from_unix_ms(T0_MS),
+        report: CommandReport {
+            id: id.into(),
+            state: CommandState::InProgress,
+            reason: None,
+            result: None,
+            since: String::new(),
+        },
+    };
+    rig.store.put_command(begun("cut-off", json!({"command": "snapshot"}))).expect("writable");
+    let past = json!({"command": "snapshot", "expires_at": "1970-01-01T00:16:40Z"});
+    rig.store.put_command(begun("past", past)).expect("writable");
+    let rig = Rig::over(rig.end());
+    rig.wait_for("again", CommandState::Succeeded);
+    rig.wait_for("cut-off", CommandState::Succeeded);
+    rig.wait_for("past", CommandState::TimedOut);
+    assert_eq!(rig.asked().len(), 1);
+    rig.end();
+}
+
+proptest! {
+    #[test]
+    fn no_more_than_the_rate_passes(waits_ms in prop::collection::vec(0_u64..3_000, 1..300)) {
+        let mut now = Mono::ZERO;
+        let mut bucket = Bucket::full(now);
+        let mut passed: Vec<Mono> = Vec::new();
+        for wait in waits_ms {
+            now = now + Duration::from_millis(wait);
+            if bucket.take(now) {
+                passed.push(now);
+            } else {
+                prop_assert!(passed.len() >= BURST as usize);
+            }
+        }
+        for (i, from) in passed.iter().enumerate() {
+            for (n, to) in passed[i..].iter().enumerate() {
+                let allowed = u64::from(BURST) + to.since(*from).as_secs() + 1;
+                prop_assert!(n as u64 + 1 <= allowed);
+            }
+        }
+    }
+}

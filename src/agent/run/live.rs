@@ -1,0 +1,212 @@
+//! What can be changed while the daemon runs, and who changes it: SIGHUP and commands. The configuration in force is the
+//! file's, with what commands have set over it (`overrides`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::health::Health;
+use super::incidents::{Inbox, Work};
+use super::overrides::Overrides;
+use super::wishes::{limits, settings};
+use crate::agent::capture::Snapshots;
+use crate::agent::clip::Rules;
+use crate::agent::config::{self, Applies, CameraId, Config};
+use crate::agent::control::{ArmingWish, Device, Refusal};
+use crate::agent::store::{Store, StoreError, VerdictRow};
+use crate::base::clock::Clock;
+use crate::base::error::Chain;
+use crate::base::stop::StopToken;
+use crate::contract::alert::NORMAL;
+use crate::contract::outbox::{Outbox, OutboxError};
+
+/// A snapshot that is sent is at most so wide,
+const SNAPSHOT_WIDTH: u32 = 640;
+/// and of this JPEG quality.
+const SNAPSHOT_QUALITY: u8 = 75;
+/// Entries of the audit trail in a diagnosis.
+const AUDIT_ENTRIES: u32 = 50;
+
+/// See the module's doc.
+pub struct Live {
+    /// As the file says, as far as it is in force, and what stands over it.
+    in_force: Mutex<(Config, Overrides)>,
+    /// Where SIGHUP and commands read it again.
+    config_path: OnceLock<PathBuf>,
+    parts: Parts,
+    restart: StopToken,
+}
+
+/// What it works on.
+pub struct Parts {
+    pub state_dir: PathBuf,
+    pub classes: Vec<String>,
+    pub model_thresholds: BTreeMap<String, f32>,
+    pub clip_rules: Arc<RwLock<Rules>>,
+    pub store: Store,
+    pub inbox: Inbox,
+    pub health: Arc<Health>,
+    pub snapshots: Snapshots,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Live {
+    /// With the configuration that the daemon was started with, and what stands over it.
+    pub fn new(config: Config, overrides: Overrides, parts: Parts) -> Self {
+        let in_force = Mutex::new((config, overrides));
+        Live { in_force, config_path: OnceLock::new(), parts, restart: StopToken::new() }
+    }
+
+    /// Commands read the configuration here again.
+    pub fn reads(&self, path: &Path) {
+        self.config_path.set(path.to_path_buf()).ok();
+    }
+
+    /// Completes when a command asks for a new start.
+    pub async fn restart_asked(&self) {
+        self.restart.stopped().await;
+    }
+
+    /// Takes over what it can of a new config; a line for everything that changed, applied or not.
+    pub fn take_over(&self, new: Config) -> Vec<String> {
+        let wrong = new.check_classes(&self.parts.classes);
+        if !wrong.is_empty() {
+            return wrong.iter().map(|p| format!("nothing is applied: {p}")).collect();
+        }
+        let mut in_force = self.in_force.lock().expect("nothing panics while it holds the config");
+        let (config, overrides) = &mut *in_force;
+        let changes = config.diff(&new);
+        if changes.iter().any(|c| c.applies == Applies::Live) {
+            *config = config.with_live_from(&new);
+            self.apply(config, overrides);
+        }
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    fn apply(&self, config: &Config, overrides: &Overrides) {
+        let config = overrides.over(config.clone());
+        let p = &self.parts;
+        *p.clip_rules.write().expect("nothing panics while it holds the rules") =
+            Rules::new(&config.clip, &config.incident);
+        p.store.keep(limits(&config));
+        p.inbox.push(Work::Reconfigure(Box::new(settings(&config, overrides, &p.model_thresholds))));
+    }
+
+    /// Changes what stands over the config: durable first, then in force.
+    fn set(&self, change: impl FnOnce(&Config, &mut Overrides) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let mut in_force = self.in_force.lock().expect("nothing panics while it holds the config");
+        let (config, overrides) = &mut *in_force;
+        let mut new = overrides.clone();
+        change(config, &mut new)?;
+        new.save(&self.parts.state_dir)
+            .map_err(|e| Refusal::Failed(format!("it could not be made durable, and is not in force: {e}")))?;
+        *overrides = new;
+        self.apply(config, overrides);
+        Ok(())
+    }
+}
+
+impl Device for Live {
+    fn snapshot(&self, camera: &CameraId) -> Result<Value, Refusal> {
+        let picture = self.parts.snapshots.latest(camera).ok_or_else(|| {
+            Refusal::Failed(format!("there is no picture of {camera}: it is not live, or is not classified"))
+        })?;
+        let small = picture
+            .to_small_jpeg(SNAPSHOT_WIDTH, SNAPSHOT_QUALITY)
+            .map_err(|e| Refusal::Failed(format!("no JPEG of {camera}: {}", Chain(&e))))?;
+        Ok(json!({
+            "camera": camera,
+            "time": self.parts.clock.wall_at(picture.at).rfc3339(),
+            "width": small.width,
+            "height": small.height,
+            "jpeg_base64": STANDARD.encode(small.data),
+        }))
+    }
+
+    fn arm(&self, cameras: &[CameraId], wish: Option<ArmingWish>) -> Result<(), Refusal> {
+        self.set(|_, overrides| {
+            for camera in cameras {
+                match wish {
+                    Some(wish) => overrides.arming.insert(camera.to_string(), wish),
+                    None => overrides.arming.remove(&*camera.0),
+                };
+            }
+            Ok(())
+        })
+    }
+
+    fn set_thresholds(&self, camera: &CameraId, thresholds: BTreeMap<String, f32>) -> Result<(), Refusal> {
+        let classes = &self.parts.classes;
+        self.set(|config, overrides| {
+            let hysteresis = config.incident.hysteresis;
+            for (class, threshold) in &thresholds {
+                let wrong = if class == NORMAL || !classes.contains(class) {
+                    let known: Vec<_> = classes.iter().filter(|c| *c != NORMAL).map(String::as_str).collect();
+                    Some(format!("the model has no class {class:?} that makes incidents; it has {}", known.join(", ")))
+                } else if !(*threshold > hysteresis && *threshold <= 1.0) {
+                    Some(format!("{class}: {threshold} is not above the hysteresis ({hysteresis}) and at most 1"))
+                } else {
+                    None
+                };
+                if let Some(wrong) = wrong {
+                    return Err(Refusal::Impossible(wrong));
+                }
+            }
+            match thresholds.is_empty() {
+                true => overrides.thresholds.remove(&*camera.0),
+                false => overrides.thresholds.insert(camera.to_string(), thresholds),
+            };
+            Ok(())
+        })
+    }
+
+    fn replay(&self, from: u64, to: u64) -> Result<u64, Refusal> {
+        let failed = |e: OutboxError| Refusal::Failed(Chain(&e).to_string());
+        let store = &self.parts.store;
+        let status = store.status().map_err(failed)?;
+        if from > to {
+            return Err(Refusal::Impossible(format!("from = {from} is above to = {to}")));
+        }
+        store.resend(from, to.min(status.newest)).map_err(failed)?;
+        store.kept(from, to).map_err(|e| Refusal::Failed(Chain(&e).to_string()))
+    }
+
+    fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal> {
+        let incident = verdict.incident;
+        self.parts.store.put_verdict(verdict).map_err(|e| match e {
+            StoreError::UnknownIncident(_) => Refusal::Impossible(format!("this device knows no incident {incident}")),
+            e => Refusal::Failed(Chain(&e).to_string()),
+        })
+    }
+
+    fn reload(&self) -> Result<Vec<String>, Refusal> {
+        let Some(path) = self.config_path.get() else {
+            return Err(Refusal::Failed("this daemon was started without a configuration file".into()));
+        };
+        let config = config::load(path).map_err(|e| {
+            Refusal::Impossible(format!("{} is not applied, the old config stays: {}", path.display(), Chain(&e)))
+        })?;
+        Ok(self.take_over(config))
+    }
+
+    fn restart(&self) {
+        self.restart.stop();
+    }
+
+    fn diagnostics(&self) -> Value {
+        let p = &self.parts;
+        let troubles = p.store.reader().troubles().unwrap_or_default();
+        let (_, overrides) = &*self.in_force.lock().expect("nothing panics while it holds the config");
+        json!({
+            "status": p.health.status(),
+            "troubles": troubles,
+            "overrides": overrides,
+            "store": p.store.counters(),
+            "audit": p.store.reader().audit(AUDIT_ENTRIES).unwrap_or_default(),
+        })
+    }
+}
