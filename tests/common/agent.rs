@@ -49,13 +49,15 @@ pub struct Agent {
     environment: Vec<(String, String)>,
     /// What is run as the superuser of a mount namespace of the daemon's own before it.
     prepare: Option<String>,
+    /// Bytes of address space that the daemon's next runs may have.
+    memory: Option<u64>,
 }
 
 impl Agent {
     /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
     pub fn new(cameras: &str, sections: &str) -> Agent {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None };
+        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None, memory: None };
         agent.configure(cameras, sections);
         agent
     }
@@ -151,7 +153,14 @@ impl Agent {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let daemon = [env!("CARGO_BIN_EXE_vedette"), "run", "--config"];
         let mut command = match &self.prepare {
-            None => Command::new(daemon[0]),
+            None => match self.memory {
+                None => Command::new(daemon[0]),
+                Some(bytes) => {
+                    let mut prlimit = Command::new("prlimit");
+                    prlimit.args([format!("--as={bytes}").as_str(), daemon[0]]);
+                    prlimit
+                }
+            },
             // Each execs the next: the child is the daemon.
             Some(script) => {
                 let mut unshare = Command::new("unshare");
@@ -196,6 +205,11 @@ impl Agent {
         let status = self.child.as_mut().expect("a daemon runs").try_wait().expect("our own child")?;
         self.child = None;
         Some(status)
+    }
+
+    /// Gives the daemon's next runs no more address space than this.
+    pub fn limit_memory(&mut self, bytes: Option<u64>) {
+        self.memory = bytes;
     }
 
     /// The daemon's address space, in bytes.
