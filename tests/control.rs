@@ -65,6 +65,20 @@ fn a_soc_asks_and_hears_what_came_of_it() {
     site.ask("verdict-2", verdict("00000000-0000-0000-0000-000000000000"));
     assert_eq!(site.outcome("verdict-2")["state"], "REJECTED");
 
+    // Footage of a time that is past, as an incident of its own.
+    let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    wait_for("some footage", || (site.agent.status()["health"]["uptime_s"].as_u64() >= Some(3)).then_some(()));
+    let (from, to) = (at(-2), at(0));
+    let asked = site.done("clip-1", json!({"command": "clip_range", "camera": "pattern", "from": from, "to": to}));
+    let ready = site.alerts.wait_for("its clip", |m| {
+        m.payload["subject"] == asked["incident"] && m.payload["type"] == "org.vedette.alert.clip_ready.v1"
+    });
+    assert_eq!(ready.payload["data"]["incident"]["class"], "Requested");
+    assert!(ready.payload["data"]["clip"]["duration_ms"].as_u64() >= Some(1_500), "{}", ready.payload);
+    site.ask("clip-2", json!({"command": "clip_range", "camera": "pattern", "from": from, "to": at(60)}));
+    let refused = site.outcome("clip-2");
+    assert!(refused["reason"].as_str().is_some_and(|r| r.contains("future")), "{refused}");
+
     // What the broker had comes again, as history.
     let rows = site.done("replay-1", json!({"command": "replay", "from": 1}))["rows"].as_u64();
     assert!(rows >= Some(1), "{rows:?}");

@@ -36,6 +36,11 @@ impl Mono {
         self.0 / 1_000_000
     }
 
+    /// So much earlier, at the earliest the clock's origin.
+    pub fn before(self, by: Duration) -> Mono {
+        Mono::from_nanos(self.as_nanos().saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

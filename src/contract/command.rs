@@ -41,6 +41,16 @@ pub enum Command {
         #[serde(default)]
         to: Option<u64>,
     },
+    /// A clip of a time that is past, as far as the ring in memory still holds it, with pre-roll and post-roll. It becomes an
+    /// incident of class `Requested`, whose alerts say when its clip is ready, or why there is none. Result: `incident`.
+    ClipRange {
+        /// Camera.
+        camera: String,
+        /// RFC 3339.
+        from: String,
+        /// RFC 3339, after `from` and not in the future.
+        to: String,
+    },
     /// A picture of now. Result: `jpeg_base64`, `width`, `height`, `time`.
     Snapshot {
         /// Camera; absent: the first one.

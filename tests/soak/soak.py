@@ -54,7 +54,8 @@ def soak(given, scene, ledger):
             ledger.raise_alert(draw.choice(CAMERAS))
             turns["alert"] = now + draw.uniform(0.5, 1.5) * given.alert_every_s
         if now >= turns["fault"]:
-            fault = draw.choice(faults.possible(scene, given.kill_share, draw))
+            possible = faults.possible(scene, given.kill_share, draw)
+            fault = draw.choice([f for f in possible if given.only is None or f.__name__ in given.only] or possible)
             lasts, undo = fault(scene, draw)
             done[fault.__name__] = done.get(fault.__name__, 0) + 1
             scene.note(f"fault {fault.__name__}, {lasts:.0f} s")
@@ -98,6 +99,8 @@ def report(given, scene, ledger, done, samples):
         "lost": lost,
     }
     given.out.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{start},{at_s:.0f},{mb:.1f}\n" for start, at_s, mb in samples)
+    (given.out / "memory.csv").write_text("daemon_start,at_s,resident_mb\n" + rows, encoding="utf-8")
     (given.out / "report.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     lines = [f"# Soak of {given.hours:g} h, seed {given.seed}: {'nothing lost' if not lost else f'{len(lost)} LOST'}", ""]
     lines += [f"- {key.replace('_', ' ')}: {json.dumps(value)}" for key, value in found.items() if key != "lost"]
@@ -119,6 +122,7 @@ def main():
     args.add_argument("--alert-every-s", type=float, default=20)
     args.add_argument("--fault-every-s", type=float, default=45)
     args.add_argument("--kill-share", type=float, default=0.1, help="share of the faults that end the daemon")
+    args.add_argument("--only", nargs="+", metavar="FAULT", help="only these faults, by name, such as camera_dies")
     args.add_argument("--work", type=pathlib.Path, help="an empty directory to work in, which then stays for looking at")
     given = args.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

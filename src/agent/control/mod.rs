@@ -20,6 +20,8 @@ pub use desk::{Clerk, Desk};
 pub trait Incidents: Send + Sync {
     /// Opens a test incident; its id, or why not. Returns once the incident is on its way to the store.
     fn raise_test(&self, camera: &CameraId) -> Result<Uuid, String>;
+    /// Has a clip made of a time that is past, as an incident of its own; its id, or why not.
+    fn request_clip(&self, camera: &CameraId, from: Wall, to: Wall) -> Result<Uuid, String>;
 }
 
 /// What control needs of the audit trail.
@@ -131,6 +133,12 @@ impl Control {
                 let rows = self.device.replay(from, to.unwrap_or(u64::MAX))?;
                 CommandOutcome::done(json!({ "rows": rows }))
             }
+            Command::ClipRange { camera, from, to } => {
+                let read = |key, text: &str| time(key, text).map_err(|NoRequest(why)| Refusal::Impossible(why));
+                let (from, to) = (read("from", &from)?, read("to", &to)?);
+                let incident = self.incidents.request_clip(self.camera(Some(&camera))?, from, to);
+                CommandOutcome::Accepted { incident: Some(incident.map_err(Refusal::Impossible)?), result: None }
+            }
             Command::Snapshot { camera } => {
                 CommandOutcome::done(self.device.snapshot(self.camera(camera.as_deref())?)?)
             }
@@ -191,6 +199,10 @@ mod tests {
         fn raise_test(&self, camera: &CameraId) -> Result<Uuid, String> {
             self.raised.lock().expect("no panic under it").push(camera.clone());
             Ok(Uuid::nil())
+        }
+
+        fn request_clip(&self, _: &CameraId, from: Wall, to: Wall) -> Result<Uuid, String> {
+            if from < to { Ok(Uuid::max()) } else { Err("from is not before to".into()) }
         }
     }
 
@@ -257,6 +269,14 @@ mod tests {
         let control = Control::new(cameras, fake.clone(), fake.clone(), fake.clone());
         for (asked, answer) in [
             (json!({"command": "replay", "from": 3, "to": 9}), json!({"status": "accepted", "result": {"rows": 6}})),
+            (
+                json!({"command": "clip_range", "camera": "door", "from": "1970-01-01T00:00:01Z", "to": "1970-01-01T00:00:02Z"}),
+                json!({"status": "accepted", "incident": Uuid::max()}),
+            ),
+            (
+                json!({"command": "clip_range", "camera": "door", "from": "1970-01-01T00:00:01Z", "to": "1970-01-01T00:00:01Z"}),
+                json!({"status": "rejected", "reason": "from is not before to"}),
+            ),
             (json!({"command": "snapshot"}), json!({"status": "failed", "reason": "no picture has come yet"})),
             (
                 json!({"command": "arm", "camera": "yard"}),
@@ -298,6 +318,6 @@ mod tests {
             control.submit("cli", Command::Arm { camera: Some("roof".into()), until: None }),
             CommandOutcome::Rejected { .. }
         ));
-        assert_eq!(fake.notes.lock().expect("no panic").len(), 11);
+        assert_eq!(fake.notes.lock().expect("no panic").len(), 13);
     }
 }

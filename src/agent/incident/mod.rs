@@ -41,6 +41,8 @@ pub enum EvidenceSource {
     Classifier,
     /// A person who tests the way to the SOC.
     Test,
+    /// A person who wants the footage of a time; nothing was seen.
+    Request,
 }
 
 impl EvidenceSource {
@@ -49,6 +51,7 @@ impl EvidenceSource {
         match self {
             EvidenceSource::Classifier => "classifier",
             EvidenceSource::Test => "test",
+            EvidenceSource::Request => "request",
         }
     }
 }
@@ -82,6 +85,29 @@ pub struct Incident {
     pub windows: u32,
 }
 
+/// What footage that somebody asked for is reported as.
+pub const REQUESTED_CLASS: &str = "Requested";
+
+impl Incident {
+    /// The footage of a time that somebody asked for.
+    pub fn requested(id: Uuid, camera: CameraId, start: Mono, end: Mono) -> Incident {
+        Incident {
+            id,
+            camera,
+            source: EvidenceSource::Request,
+            class: REQUESTED_CLASS.to_owned(),
+            start,
+            end,
+            peak_score: 0.0,
+            peak_at: start,
+            peak_scores: BTreeMap::new(),
+            peak_fps: 0.0,
+            threshold: 0.0,
+            windows: 0,
+        }
+    }
+}
+
 /// A change that others must hear of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transition {
@@ -113,6 +139,8 @@ pub enum CloseReason {
     CameraLost,
     /// The daemon stops.
     Stopped,
+    /// It is the footage of a time that somebody asked for, and was over before it began.
+    Requested,
 }
 
 impl CloseReason {
@@ -123,6 +151,7 @@ impl CloseReason {
             CloseReason::MaxLength => "max_length",
             CloseReason::CameraLost => "camera_lost",
             CloseReason::Stopped => "stopped",
+            CloseReason::Requested => "requested",
         }
     }
 }

@@ -43,6 +43,9 @@ const MOST_TESTS: usize = 8;
 /// How long a person who raises a test waits for the incident to open.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Where an id goes, or why there is none.
+type Answer = mpsc::SyncSender<Result<Uuid, String>>;
+
 /// What comes into the incident stage.
 pub enum Work {
     /// A window's score.
@@ -50,7 +53,9 @@ pub enum Work {
     /// A camera is gone; what is open on it closes.
     CameraLost(CameraId),
     /// A test, unless whoever asked has given up; and where its id, or the reason that there is none, goes.
-    Test(CameraId, Arc<AtomicBool>, mpsc::SyncSender<Result<Uuid, String>>),
+    Test(CameraId, Arc<AtomicBool>, Answer),
+    /// Footage of a time, likewise.
+    Clip(CameraId, (Wall, Wall), Arc<AtomicBool>, Answer),
     /// New settings, in force from here on.
     Reconfigure(Box<Settings>),
 }
@@ -105,9 +110,19 @@ impl Inbox {
 
 impl Incidents for Inbox {
     fn raise_test(&self, camera: &CameraId) -> Result<Uuid, String> {
+        self.ask(|given_up, answer| Work::Test(camera.clone(), given_up, answer))
+    }
+
+    fn request_clip(&self, camera: &CameraId, from: Wall, to: Wall) -> Result<Uuid, String> {
+        self.ask(|given_up, answer| Work::Clip(camera.clone(), (from, to), given_up, answer))
+    }
+}
+
+impl Inbox {
+    fn ask(&self, work: impl FnOnce(Arc<AtomicBool>, Answer) -> Work) -> Result<Uuid, String> {
         let (answer, answered) = mpsc::sync_channel(1);
         let given_up = Arc::new(AtomicBool::new(false));
-        self.push(Work::Test(camera.clone(), given_up.clone(), answer));
+        self.push(work(given_up.clone(), answer));
         answered.recv_timeout(ANSWER_WITHIN).unwrap_or_else(|_| {
             given_up.store(true, Ordering::Release);
             Err("the incident stage did not answer; the device is stopping or overloaded".into())
@@ -133,6 +148,8 @@ pub struct Parts {
     pub schedules: HashMap<CameraId, Schedule>,
     /// What stands instead of that.
     pub wishes: HashMap<CameraId, ArmingWish>,
+    /// The longest incident, and so the longest footage that may be asked for.
+    pub longest_request: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -222,14 +239,47 @@ impl Worker {
                     log::debug!("incident: nobody waits for the test's id any more");
                 }
             }
+            Work::Clip(_, _, given_up, _) if given_up.load(Ordering::Acquire) => {}
+            Work::Clip(camera, span, _, answer) => {
+                if answer.send(self.requested(camera, span)).is_err() {
+                    log::debug!("incident: nobody waits for the clip's id any more");
+                }
+            }
             Work::Reconfigure(settings) => {
                 self.parts.clip = settings.clip;
                 self.parts.schedules = settings.schedules;
                 self.parts.wishes = settings.wishes;
+                self.parts.longest_request = settings.incident.max_length;
                 self.schedules_seen = None;
                 self.parts.machine.reconfigure(settings.incident, settings.thresholds);
             }
         }
+    }
+
+    /// Orders the footage of a time that is past, as an incident that was over before it began.
+    fn requested(&mut self, camera: CameraId, (from, to): (Wall, Wall)) -> Result<Uuid, String> {
+        let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+        let ago = |t: Wall| u64::try_from(wall.unix_ms().saturating_sub(t.unix_ms())).map(Duration::from_millis);
+        let (Ok(begins), Ok(ends)) = (ago(from), ago(to)) else {
+            return Err(format!("it is {} here: footage of the future cannot be had", wall.rfc3339()));
+        };
+        let most = self.parts.longest_request;
+        if from >= to || begins - ends > most {
+            return Err(format!(
+                "from must be before to, and at most {} s before (incident.max_length_s)",
+                most.as_secs()
+            ));
+        }
+        if begins > now.since(Mono::ZERO) {
+            return Err("that was before this device was started".into());
+        }
+        let id = incident::new_id(wall);
+        let (start, end) = (now.before(begins), now.before(ends));
+        let footage = Incident::requested(id, camera, start, end);
+        self.carry_out(Transition::Opened(footage.clone()))?;
+        self.carry_out(Transition::Closed(footage, incident::CloseReason::Requested))?;
+        self.order_what_waits();
+        Ok(id)
     }
 
     /// One step of the machine; the id of an incident that it opened, or why that could not be stored.

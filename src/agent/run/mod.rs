@@ -254,6 +254,7 @@ impl Daemon {
         let settings = settings(&overrides.over(config.clone()), &overrides, &manifest.thresholds);
         let incident_stage = spawn.stage("incident", {
             let worker = Worker::new(incidents::Parts {
+                longest_request: settings.incident.max_length,
                 machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
                 inbox: inbox.clone(),
                 store: store.clone(),

@@ -183,6 +183,37 @@ const SOC: &str = "
     CREATE INDEX commands_unsaid ON commands (id) WHERE said = 0;
     CREATE INDEX commands_open ON commands (received_ms) WHERE state IN ('queued', 'in_progress');
 
+    -- Footage that somebody asked for is a source, too.
+    PRAGMA defer_foreign_keys = ON;
+    CREATE TABLE before AS SELECT * FROM incidents;
+    DROP TABLE incidents;
+    CREATE TABLE incidents (
+        id           TEXT PRIMARY KEY,   -- UUIDv7
+        site         TEXT NOT NULL,
+        device       TEXT NOT NULL,
+        camera       TEXT NOT NULL,
+        source       TEXT NOT NULL CHECK (source IN ('classifier', 'test', 'request')),
+        state        TEXT NOT NULL CHECK (state IN ('open', 'closed')),
+        close_reason TEXT CHECK ((close_reason IS NULL) = (state = 'open')),
+        class        TEXT NOT NULL,
+        start_ms     INTEGER NOT NULL,
+        end_ms       INTEGER NOT NULL,   -- of the last supporting window so far
+        peak_ms      INTEGER NOT NULL,
+        peak_score   REAL NOT NULL,
+        scores       TEXT NOT NULL,      -- JSON object, class to score of the peak's window
+        threshold    REAL NOT NULL,
+        windows      INTEGER NOT NULL,
+        model        TEXT,               -- JSON, contract::alert::ModelRef
+        peak_fps     REAL,               -- frames a second that the peak's window was made at
+        clock        TEXT                -- JSON, contract::alert::ClockState: what its labels are worth
+    ) STRICT;
+    -- Into the table of that name, so that what refers to it is in order again.
+    INSERT INTO incidents SELECT id, site, device, camera, source, state, close_reason, class, start_ms, end_ms,
+        peak_ms, peak_score, scores, threshold, windows, model, peak_fps, clock FROM before;
+    DROP TABLE before;
+    CREATE INDEX incidents_by_start ON incidents (start_ms);
+    CREATE INDEX incidents_open ON incidents (id) WHERE state = 'open';
+
     ALTER TABLE routes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;  -- of all its rows' alerts
     UPDATE routes SET bytes = (SELECT coalesce(sum(octet_length(alert)), 0) FROM outbox WHERE route = name);
     CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN

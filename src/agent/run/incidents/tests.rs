@@ -73,6 +73,7 @@ impl Rig {
             clip: config.clip.clone(),
             schedules: HashMap::new(),
             wishes: HashMap::new(),
+            longest_request: Duration::from_secs(300),
             clock: clock.clone(),
             events: Events::default(),
             health: Arc::new(Health::new(&config, (model, &scripted::manifest()), None, (clock.clone(), sensors))),

@@ -207,6 +207,7 @@ fn what_is_no_database_is_set_aside_and_kept() {
 fn a_database_of_the_first_version_is_taken_over() {
     let rig = Rig::new(OutboxPolicy::LocalOnly);
     rig.open_incident(1);
+    rig.store.clip_lost(id(1), "no video").expect("written");
     let dir = rig.end();
     let old = "DROP TABLE epoch; DROP TABLE troubles; DROP TABLE verdicts; DROP TABLE commands; \
                DROP TRIGGER outbox_grows; DROP TRIGGER outbox_shrinks; ALTER TABLE routes DROP COLUMN bytes; \
@@ -220,6 +221,7 @@ fn a_database_of_the_first_version_is_taken_over() {
     let rows = rig.store.reader().incidents(&Filter::default()).expect("readable");
     let of = |n| rows.iter().find(|r| r.report.id == id(n)).map(|r| (r.report.peak_fps, r.clock)).expect("kept");
     assert_eq!(of(1), (None, None));
+    assert!(rows.iter().any(|r| r.report.id == id(1) && r.clip.is_some()), "what refers to it is kept");
     assert_eq!(of(2), (Some(8.0), Some(SYNCHRONISED)));
 }
 
