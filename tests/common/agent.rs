@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::netns::Namespace;
 use super::wait_for;
 
 /// The model that tests classify with: the one that the tree ships.
@@ -49,13 +50,15 @@ pub struct Agent {
     environment: Vec<(String, String)>,
     /// What is run as the superuser of a mount namespace of the daemon's own before it.
     prepare: Option<String>,
+    /// What the daemon's command begins with.
+    enter: Vec<String>,
 }
 
 impl Agent {
     /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
     pub fn new(cameras: &str, sections: &str) -> Agent {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None };
+        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None, enter: Vec::new() };
         agent.configure(cameras, sections);
         agent
     }
@@ -79,6 +82,11 @@ impl Agent {
     /// Sets variables of the daemon's environment.
     pub fn environment(&mut self, variables: &[(&str, &str)]) {
         self.environment = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// Runs the daemon in a network of its own. Its commands reach it all the same, by its socket.
+    pub fn within(&mut self, network: &Namespace) {
+        self.enter = network.enter();
     }
 
     /// Gives the daemon's next runs a state directory on a file system of their own, so large, which goes with each; the
@@ -151,7 +159,14 @@ impl Agent {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let daemon = [env!("CARGO_BIN_EXE_vedette"), "run", "--config"];
         let mut command = match &self.prepare {
-            None => Command::new(daemon[0]),
+            None => match self.enter.split_first() {
+                None => Command::new(daemon[0]),
+                Some((first, rest)) => {
+                    let mut enter = Command::new(first);
+                    enter.args(rest).arg(daemon[0]);
+                    enter
+                }
+            },
             // Each execs the next: the child is the daemon.
             Some(script) => {
                 let mut unshare = Command::new("unshare");

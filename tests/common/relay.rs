@@ -19,6 +19,8 @@ pub enum Network {
     Slow(Duration),
     /// Takes everything and hands on nothing; connections stay open.
     BlackHole,
+    /// Hands on what the device says, and swallows what it is answered.
+    Unanswered,
     /// Ends every connection at once.
     Cut,
 }
@@ -52,10 +54,10 @@ impl Relay {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
-                for (from, to) in [(&near, &far), (&far, &near)] {
+                for (from, to, answers) in [(&near, &far, false), (&far, &near, true)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
                     let inside = Arc::clone(&inside);
-                    pipes.push(std::thread::spawn(move || inside.pipe(from, to)));
+                    pipes.push(std::thread::spawn(move || inside.pipe(from, to, answers)));
                 }
             }
             for pipe in pipes {
@@ -85,7 +87,7 @@ impl Shared {
         *self.network.lock().expect("nobody panics under this lock")
     }
 
-    fn pipe(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pipe(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
         from.set_nonblocking(false).expect("sockets can be made blocking");
         from.set_read_timeout(Some(POLL)).expect("a time-out above zero");
         to.set_nodelay(true).expect("TCP");
@@ -99,9 +101,10 @@ impl Shared {
             };
             match self.now() {
                 Network::BlackHole => continue,
+                Network::Unanswered if answers => continue,
                 Network::Cut => break,
                 Network::Slow(delay) if self.stop.wait(delay) => break,
-                Network::Slow(_) | Network::Sound => {}
+                Network::Slow(_) | Network::Unanswered | Network::Sound => {}
             }
             if to.write_all(&buffer[..n]).is_err() {
                 break;
