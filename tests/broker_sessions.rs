@@ -143,13 +143,13 @@ fn a_renewed_certificate_is_taken_over_without_a_gap() {
     let first = agent.up();
     let (mut soc, mut states) = (broker.subscribe(ALERTS), broker.subscribe(STATE));
     states.wait_for("birth", |m| m.payload["session"] == first);
-    let mut sent = agent.outbox.add("north", 3);
+    arrived(&mut soc, &agent.outbox.add("north", 3));
     // A broken one: the connection stays.
     std::fs::write(&old.cert, "-----BEGIN CERTIFICATE-----\nbroken").expect("writable");
-    sent.extend(agent.outbox.add("north", 3));
-    arrived(&mut soc, &sent);
+    arrived(&mut soc, &agent.outbox.add("north", 3));
     // A whole one.
     pki.device(USER, NOW);
+    let mut sent = Vec::new();
     let second = wait_for("the next session", || {
         sent.extend(agent.outbox.add("north", 1));
         match agent.link(|_| true) {

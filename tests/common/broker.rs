@@ -176,7 +176,7 @@ impl Broker {
         match self.enter.is_empty() {
             true => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
             false => {
-                let args = ["-t", "vedette/v1/x/y/ack/soc", "-m", "", "-W", "5"];
+                let args = ["-t", "vedette/v1/x/y/ack/soc", "-m", ""];
                 let mut asking = self.client(&["mosquitto_pub"], &self.publisher_args);
                 asking.args(args).output().is_ok_and(|o| o.status.success())
             }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rumqttc::{
@@ -20,6 +21,8 @@ pub(super) struct Line {
     /// A broker that acknowledges nothing for so long is taken for gone. The client's own ping does not see
     /// this while there is something to send.
     pub(super) patience: Duration,
+    /// The broker ended the connection over something that was sent, or answered it as no broker should.
+    pub(super) objected: Arc<AtomicBool>,
 }
 
 /// A message to publish with QoS 1.
@@ -48,6 +51,11 @@ impl Line {
     /// The broker has been silent for too long.
     pub(super) fn silent(&self) -> SessionError {
         SessionError::Silent { broker: self.broker.to_string(), silence: self.patience }
+    }
+
+    /// Whether the connection was lost over something that was sent over it.
+    pub(super) fn objected(&self) -> bool {
+        self.objected.load(Ordering::Relaxed)
     }
 
     /// The broker lets the device connect but not be itself.

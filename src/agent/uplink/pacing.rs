@@ -54,7 +54,7 @@ impl Pacing {
         }
         self.failed += 1;
         // As long as one of them has not been tried, it may be better.
-        let untried = self.failed % self.brokers != 0;
+        let untried = !self.failed.is_multiple_of(self.brokers);
         let delay = match e.pace() {
             Pace::Slowly if !untried => self.slowly.next_delay(),
             _ => self.soon.next_delay(),

@@ -6,6 +6,8 @@
 //! waits for it. [`NothingInFlight`] is how the two are told to fit.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rumqttc::{
@@ -52,7 +54,8 @@ impl Connection {
                 Ok(Event::Incoming(Packet::ConnAck(ack))) => {
                     let max_packet_bytes = ack.properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX);
                     let max_packet_bytes = max_packet_bytes as usize;
-                    let line = Line { client, broker: broker.to_string().into(), max_packet_bytes, patience };
+                    let objected = Arc::default();
+                    let line = Line { client, broker: broker.to_string().into(), max_packet_bytes, patience, objected };
                     return Ok(Connection { line, stamp, eventloop, client_id });
                 }
                 Ok(_) => {}
@@ -63,7 +66,7 @@ impl Connection {
 
     /// Drives the connection to its end and hands on what comes in. `Ok`: the device has said goodbye.
     pub(super) async fn drive(mut self, on_message: impl Fn(&str, &[u8])) -> Result<(), SessionError> {
-        let broker = self.line.broker.to_string();
+        let (broker, objected) = (self.line.broker.to_string(), Arc::clone(&self.line.objected));
         // The event loop ends when nobody can give it work any more; the others hold their own.
         drop(self.line);
         loop {
@@ -80,6 +83,7 @@ impl Connection {
                     ..
                 })) => return Err(SessionError::TakenOver { broker, client: self.client_id }),
                 Err(e) => {
+                    objected.store(is_objection(&e), Ordering::Relaxed);
                     // Its last word, if there was one, says more than that it closed: whoever waits for that goes first.
                     tokio::task::yield_now().await;
                     let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
@@ -87,6 +91,29 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// Whether it was what was sent that ended the connection, not the network. Mosquitto acknowledges a message that is too
+/// large for it with a reason (0x95) that MQTT does not know there, and the client cannot go on after that.
+fn is_objection(e: &ConnectionError) -> bool {
+    use DisconnectReasonCode as D;
+    match e {
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => matches!(
+            reason_code,
+            D::MalformedPacket
+                | D::ProtocolError
+                | D::ImplementationSpecificError
+                | D::TopicNameInvalid
+                | D::PacketTooLarge
+                | D::QuotaExceeded
+                | D::AdministrativeAction
+                | D::PayloadFormatInvalid
+                | D::RetainNotSupported
+                | D::QoSNotSupported
+        ),
+        ConnectionError::MqttState(StateError::Deserialization(e)) => !matches!(e, rumqttc::Error::Io(_)),
+        _ => false,
     }
 }
 
