@@ -136,12 +136,12 @@ fn a_renewed_certificate_is_taken_over_without_a_gap() {
     pki.device("depot/retired", NOW);
     let list = pki.revoke(&["depot/retired"]);
     let mut broker = Broker::production(&pki).also(&format!("crlfile {}", list.display())).start();
+    let (mut soc, mut states) = (broker.subscribe(ALERTS), broker.subscribe(STATE));
     let old = pki.device(USER, NOW);
-    // From the broker's next start on.
+    // From the broker's next start on: it has read the present list, or nobody could have subscribed.
     pki.revoke(&[USER]);
     let agent = Agent::start(encrypted(broker.port, pki.tls(Some(old.clone()))));
     let first = agent.up();
-    let (mut soc, mut states) = (broker.subscribe(ALERTS), broker.subscribe(STATE));
     states.wait_for("birth", |m| m.payload["session"] == first);
     arrived(&mut soc, &agent.outbox.add("north", 3));
     // A broken one: the connection stays.

@@ -151,7 +151,7 @@ impl Pump {
         let Flow { mut lanes, mut waiting, mut added } = flow;
         let pumped = self.pump(&mut lanes, &mut waiting, &mut added, line, stop, beat).await;
         self.careful = lanes.careful();
-        if pumped.is_err() && line.objected() {
+        if matches!(pumped, Err(SessionError::Lost { .. })) && line.objected().await {
             self.careful = 4 * WINDOW;
             if let Some(seq) = lanes.only_in_flight() {
                 self.aside.insert(seq, self.clock.now() + UNFIT_FOR);

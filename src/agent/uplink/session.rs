@@ -26,6 +26,8 @@ pub(super) const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 /// Requests between this task and the event loop; more than the pump's window and the states together.
 const REQUESTS: usize = 64;
 pub(super) const MAX_IN_FLIGHT: u16 = 48;
+/// Who waits for answers takes the end of the connection in within so long.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// A connection that the broker has accepted.
 pub(super) struct Connection {
@@ -55,7 +57,9 @@ impl Connection {
                     let max_packet_bytes = ack.properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX);
                     let max_packet_bytes = max_packet_bytes as usize;
                     let objected = Arc::default();
-                    let line = Line { client, broker: broker.to_string().into(), max_packet_bytes, patience, objected };
+                    let ended = Arc::default();
+                    let broker = broker.to_string().into();
+                    let line = Line { client, broker, max_packet_bytes, patience, objected, ended };
                     return Ok(Connection { line, stamp, eventloop, client_id });
                 }
                 Ok(_) => {}
@@ -66,7 +70,8 @@ impl Connection {
 
     /// Drives the connection to its end and hands on what comes in. `Ok`: the device has said goodbye.
     pub(super) async fn drive(mut self, on_message: impl Fn(&str, &[u8])) -> Result<(), SessionError> {
-        let (broker, objected) = (self.line.broker.to_string(), Arc::clone(&self.line.objected));
+        let (objected, ended) = (Arc::clone(&self.line.objected), Arc::clone(&self.line.ended));
+        let broker = self.line.broker.to_string();
         // The event loop ends when nobody can give it work any more; the others hold their own.
         drop(self.line);
         loop {
@@ -84,8 +89,9 @@ impl Connection {
                 })) => return Err(SessionError::TakenOver { broker, client: self.client_id }),
                 Err(e) => {
                     objected.store(is_objection(&e), Ordering::Relaxed);
+                    ended.notify_one();
                     // Its last word, if there was one, says more than that it closed: whoever waits for that goes first.
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(LAST_WORD).await;
                     let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
                     return Err(SessionError::Lost { broker, source });
                 }

@@ -131,9 +131,11 @@ pub(super) fn explain(e: &rustls::Error) -> (String, Pace) {
         E::AlertReceived(A::CertificateRequired) => {
             slowly("the broker asks for a certificate of this device: cert_file and key_file")
         }
-        E::AlertReceived(A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown) => slowly(
-            "the broker does not accept this device's certificate (cert_file); is it valid by the broker's clock?",
-        ),
+        E::AlertReceived(A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown | A::DecryptError) => {
+            slowly(
+                "the broker does not accept this device's certificate (cert_file); is it valid by the broker's clock?",
+            )
+        }
         E::AlertReceived(A::ProtocolVersion) | E::PeerIncompatible(_) => {
             (format!("the broker speaks neither TLS 1.2 nor 1.3 with what this device offers ({e})"), Pace::Slowly)
         }
