@@ -255,7 +255,12 @@ impl Uplink<'_> {
             self.link.send_replace(Link::Up { session });
             tokio::select! {
                 pumped = self.pump.run(flow, &line, &self.stop, &self.beat) => pumped?,
-                failed = self.reporter.run(&line, session, said) => match failed? {},
+                failed = async {
+                    let failed = self.reporter.run(&line, session, said).await;
+                    // The pump has its own answers to take in before the connection is given up.
+                    tokio::time::sleep(ROUND).await;
+                    failed
+                } => match failed? {},
             }
         }
         // Whatever comes of it: the daemon is going.
