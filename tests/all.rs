@@ -1,5 +1,8 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
+mod broker_faults;
+mod broker_kills;
+mod broker_sessions;
 mod bystanders;
 mod capture;
 mod capture_cameras;

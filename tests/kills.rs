@@ -28,10 +28,10 @@ const MOST_ASKED: usize = 100;
 const RAISE_EVERY_MS: u64 = 400;
 
 /// Small and repeatable (an xorshift).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         for shift in [13_i32, -7, 17] {
             self.0 ^= if shift > 0 { self.0 << shift } else { self.0 >> -shift };
         }
@@ -39,7 +39,7 @@ impl Dice {
     }
 }
 
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |v| v.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
-use vedette::agent::config::{Credentials, Device, Mqtt, MqttTls};
+use vedette::agent::config::{Broker as BrokerUrl, ClientFiles, Device, Mqtt, MqttTls};
 use vedette::agent::uplink::{self, Link, Pace, Parts};
 use vedette::base::clock::{Clock, SystemClock, Wall};
 use vedette::base::progress::Beat;
@@ -15,10 +15,11 @@ use vedette::base::stop::StopToken;
 use vedette::contract::alert::{Alert, AlertKind, ClockState, IncidentReport, Severity};
 use vedette::contract::cloudevent::AlertEvent;
 use vedette::contract::heartbeat::{HealthReport, HealthSource};
-use vedette::contract::outbox::{Outbox, OutboxError, OutboxRow, OutboxStatus};
+use vedette::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 use vedette::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
 
-use crate::common::broker::{Broker, Message, Pki, Subscriber};
+use crate::common::broker::{Broker, Message, Subscriber};
+use crate::common::pki::{NOW, Pki, write_private};
 use crate::common::relay::{Network, Relay};
 use crate::common::wait_for;
 
@@ -275,8 +276,13 @@ fn a_stop_sends_what_was_raised_just_before() {
 #[test]
 fn a_wrong_password_is_named_and_not_hammered() {
     let broker = Broker::with_password("depot/gate-1", "right").start();
-    let credentials = |password: &str| Some(Credentials { user: "depot/gate-1".into(), password: password.into() });
-    let agent = Agent::start(Mqtt { credentials: credentials("wr0ng"), ..plain(broker.port) });
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let credentials = |password: &str| {
+        let file = dir.path().join("credentials");
+        write_private(&file, &format!("depot/gate-1\n{password}\n"));
+        Mqtt { credentials_file: Some(file), ..plain(broker.port) }
+    };
+    let agent = Agent::start(credentials("wr0ng"));
     let Link::Down { why, pace } = agent.link(|l| matches!(l, Link::Down { .. })) else { unreachable!() };
     assert!(why.contains("refused the connection") && why.contains("password"), "{why}");
     assert!(!why.contains("wr0ng"));
@@ -284,7 +290,7 @@ fn a_wrong_password_is_named_and_not_hammered() {
     agent.stop();
     let tries = broker.log().matches("not authorised").count();
     assert_eq!(tries, 1, "the next try comes after seconds, not at once:\n{}", broker.log());
-    let agent = Agent::start(Mqtt { credentials: credentials("right"), ..plain(broker.port) });
+    let agent = Agent::start(credentials("right"));
     agent.up();
 }
 
@@ -292,9 +298,8 @@ fn a_wrong_password_is_named_and_not_hammered() {
 fn certificates_let_a_device_in_and_nothing_else_does() {
     let pki = Pki::new();
     let broker = Broker::production(&pki).start();
-    let with = |ca_pem, client| Mqtt { tls: Some(MqttTls { ca_pem, client }), ..plain(broker.port) };
-    let device = pki.device("depot/gate-1");
-    let good = Agent::start(with(pki.read("ca.crt"), Some(device.clone())));
+    let device = pki.device("depot/gate-1", NOW);
+    let good = Agent::start(encrypted(broker.port, pki.tls(Some(device.clone()))));
     good.up();
     let mut soc = broker.subscribe(ALERTS);
     let sent = good.outbox.add("north", 2);
@@ -304,20 +309,21 @@ fn certificates_let_a_device_in_and_nothing_else_does() {
     good.stop();
 
     let stranger = Pki::new();
-    for (what, mqtt, expected) in [
-        ("plaintext", plain(broker.port), "could not reach the broker"),
-        ("another authority", with(stranger.read("ca.crt"), Some(device.clone())), "could not agree on TLS"),
-        (
-            "a stranger's certificate",
-            with(pki.read("ca.crt"), Some(stranger.device("depot/gate-1"))),
-            "could not agree on TLS",
-        ),
-        ("no certificate", with(pki.read("ca.crt"), None), "could not agree on TLS"),
-        ("no authority", with(b"nothing".to_vec(), Some(device.clone())), "could not agree on TLS"),
+    let theirs = stranger.device("depot/gate-1", NOW);
+    let mixed = ClientFiles { cert: device.cert.clone(), key: theirs.key.clone() };
+    let nothing = MqttTls { ca_file: device.key.clone(), ..pki.tls(None) };
+    for (what, tls, expected, detail) in [
+        ("plaintext", None, "could not reach the broker", ""),
+        ("another authority", Some(stranger.tls(Some(device))), "could not agree on TLS", "an authority in ca_file"),
+        ("a stranger's certificate", Some(pki.tls(Some(theirs))), "could not agree on TLS", "(cert_file)"),
+        ("no certificate", Some(pki.tls(None)), "could not agree on TLS", "cert_file and key_file"),
+        ("a key of another", Some(pki.tls(Some(mixed))), "could not use the files", "do not belong together"),
+        ("no authority", Some(nothing), "could not use the files", "holds no certificate"),
     ] {
+        let mqtt = tls.map_or_else(|| plain(broker.port), |tls| encrypted(broker.port, tls));
         let agent = Agent::start(mqtt);
         let Link::Down { why, .. } = agent.link(|l| !matches!(l, Link::Starting)) else { panic!("{what} was let in") };
-        assert!(why.starts_with(expected), "{what}: {why}");
+        assert!(why.starts_with(expected) && why.contains(detail), "{what}: {why}");
     }
 }
 
@@ -325,10 +331,7 @@ fn certificates_let_a_device_in_and_nothing_else_does() {
 fn a_device_cannot_speak_for_another_nor_put_it_out() {
     let pki = Pki::new();
     let broker = Broker::production(&pki).start();
-    let with = |user| Mqtt {
-        tls: Some(MqttTls { ca_pem: pki.read("ca.crt"), client: Some(pki.device(user)) }),
-        ..plain(broker.port)
-    };
+    let with = |user| encrypted(broker.port, pki.tls(Some(pki.device(user, NOW))));
     let honest = Agent::start(with("depot/gate-1"));
     let session = honest.up();
     let mut soc = broker.subscribe(ALERTS);
@@ -356,13 +359,13 @@ fn a_consumer_that_was_away_misses_nothing() {
     arrived(&mut broker.subscribe_as("soc", ALERTS), &sent);
 }
 
-fn plain(port: u16) -> Mqtt {
+/// `[mqtt]` of a device that connects without encryption.
+pub fn plain(port: u16) -> Mqtt {
     Mqtt {
         keep_bytes: u64::MAX,
-        host: "127.0.0.1".into(),
-        port,
+        brokers: vec![BrokerUrl { tls: false, host: "127.0.0.1".into(), port, websocket: None }],
         tls: None,
-        credentials: None,
+        credentials_file: None,
         heartbeat_every: Duration::from_secs(2),
         keep_alive: Duration::from_secs(5),
         consumers: vec!["soc".into()],
@@ -370,12 +373,18 @@ fn plain(port: u16) -> Mqtt {
     }
 }
 
-fn id(message: &Message) -> Option<Uuid> {
+/// The same with TLS.
+pub fn encrypted(port: u16, tls: MqttTls) -> Mqtt {
+    let brokers = vec![BrokerUrl { tls: true, host: "127.0.0.1".into(), port, websocket: None }];
+    Mqtt { brokers, tls: Some(tls), ..plain(port) }
+}
+
+pub fn id(message: &Message) -> Option<Uuid> {
     message.payload["id"].as_str()?.parse().ok()
 }
 
 /// Waits until all of `ids` have come, in any order, any number of times; the events as they first came.
-fn arrived(soc: &mut Subscriber, ids: &[Uuid]) -> Vec<AlertEvent> {
+pub fn arrived(soc: &mut Subscriber, ids: &[Uuid]) -> Vec<AlertEvent> {
     let mut missing: BTreeSet<Uuid> = ids.iter().copied().collect();
     let mut events = Vec::new();
     while !missing.is_empty() {
@@ -389,9 +398,9 @@ fn arrived(soc: &mut Subscriber, ids: &[Uuid]) -> Vec<AlertEvent> {
 }
 
 /// An uplink on a runtime of its own; stopped with its value.
-struct Agent {
-    outbox: Arc<MemoryOutbox>,
-    health: Arc<Health>,
+pub struct Agent {
+    pub outbox: Arc<MemoryOutbox>,
+    pub health: Arc<Health>,
     stop: StopToken,
     link: watch::Receiver<Link>,
     parts: Option<Parts>,
@@ -400,7 +409,11 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(mqtt: Mqtt) -> Agent {
+    pub fn new(mqtt: Mqtt) -> Agent {
+        Agent::with_clock(mqtt, Arc::new(SystemClock::new()))
+    }
+
+    pub fn with_clock(mqtt: Mqtt, clock: Arc<dyn Clock>) -> Agent {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (outbox, health) = (Arc::new(MemoryOutbox::default()), Arc::new(Health::default()));
         let (stop, (tell, link)) = (StopToken::new(), watch::channel(Link::Starting));
@@ -411,7 +424,7 @@ impl Agent {
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
             desk: None,
             health: Arc::clone(&health) as Arc<dyn HealthSource>,
-            clock: Arc::new(SystemClock::new()),
+            clock,
             stop: stop.clone(),
             beat: Beat::detached(),
             link: tell,
@@ -419,7 +432,7 @@ impl Agent {
         Agent { outbox, health, stop, link, parts: Some(parts), thread: None, _dir: dir }
     }
 
-    fn run(mut self) -> Agent {
+    pub fn run(mut self) -> Agent {
         let parts = self.parts.take().expect("it runs once");
         self.thread = Some(std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -428,24 +441,24 @@ impl Agent {
         self
     }
 
-    fn start(mqtt: Mqtt) -> Agent {
+    pub fn start(mqtt: Mqtt) -> Agent {
         Agent::new(mqtt).run()
     }
 
     /// Waits until the link is as wanted.
-    fn link(&self, wanted: impl Fn(&Link) -> bool) -> Link {
+    pub fn link(&self, wanted: impl Fn(&Link) -> bool) -> Link {
         wait_for("the link to change", || Some(self.link.borrow().clone()).filter(&wanted))
     }
 
     /// Waits for the connection; its session.
-    fn up(&self) -> u64 {
+    pub fn up(&self) -> u64 {
         match self.link(|l| matches!(l, Link::Up { .. })) {
             Link::Up { session } => session,
             other => unreachable!("{other:?}"),
         }
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         drop(self);
     }
 }
@@ -459,7 +472,7 @@ impl Drop for Agent {
 }
 
 /// How the device of these tests is.
-struct Health {
+pub struct Health {
     cameras: Mutex<Vec<CameraCondition>>,
     version: watch::Sender<u64>,
 }
@@ -509,7 +522,7 @@ impl HealthSource for Health {
 
 /// An outbox without a disk, for one consumer, `soc`.
 #[derive(Default)]
-struct MemoryOutbox {
+pub struct MemoryOutbox {
     /// Rows and whether a broker has them.
     rows: Mutex<BTreeMap<u64, (OutboxRow, bool)>>,
     newest: Mutex<u64>,
@@ -519,7 +532,7 @@ struct MemoryOutbox {
 
 impl MemoryOutbox {
     /// Adds alerts of a camera; their ids.
-    fn add(&self, camera: &str, count: usize) -> Vec<Uuid> {
+    pub fn add(&self, camera: &str, count: usize) -> Vec<Uuid> {
         let (mut rows, mut newest) = (self.lock(), self.newest.lock().expect("no panic under it"));
         let queued = SystemClock::new().wall();
         let ids = (0..count).map(|_| {
@@ -534,19 +547,29 @@ impl MemoryOutbox {
         ids
     }
 
+    /// Adds an alert of so many bytes and more; its id.
+    pub fn add_large(&self, camera: &str, bytes: usize) -> Uuid {
+        let id = self.add(camera, 1)[0];
+        let mut rows = self.lock();
+        let (row, _) = rows.values_mut().find(|(row, _)| row.dispatch.id() == id).expect("just added");
+        let Dispatch::Alert(alert) = &mut row.dispatch else { unreachable!("it was added as one") };
+        alert.incident.class = "x".repeat(bytes);
+        id
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, (OutboxRow, bool)>> {
         self.rows.lock().expect("no panic under it")
     }
 
-    fn is_sent(&self, seq: u64) -> bool {
+    pub fn is_sent(&self, seq: u64) -> bool {
         self.lock().get(&seq).is_none_or(|(_, sent)| *sent)
     }
 
-    fn all_sent(&self) -> bool {
+    pub fn all_sent(&self) -> bool {
         self.lock().values().all(|(_, sent)| *sent)
     }
 
-    fn kept(&self) -> Vec<u64> {
+    pub fn kept(&self) -> Vec<u64> {
         self.lock().keys().copied().collect()
     }
 }
@@ -605,7 +628,7 @@ impl Outbox for MemoryOutbox {
     }
 }
 
-fn alert(camera: &str, now: Wall) -> Alert {
+pub fn alert(camera: &str, now: Wall) -> Alert {
     Alert {
         id: Uuid::now_v7(),
         kind: AlertKind::Opened,

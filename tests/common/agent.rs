@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::netns::Namespace;
 use super::wait_for;
 
 /// The model that tests classify with: the one that the tree ships.
@@ -49,15 +50,15 @@ pub struct Agent {
     environment: Vec<(String, String)>,
     /// What is run as the superuser of a mount namespace of the daemon's own before it.
     prepare: Option<String>,
-    /// Bytes of address space that the daemon's next runs may have.
-    memory: Option<u64>,
+    /// What the daemon's command begins with.
+    enter: Vec<String>,
 }
 
 impl Agent {
     /// A device with these cameras (TOML) and these further sections. Nothing runs yet.
     pub fn new(cameras: &str, sections: &str) -> Agent {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None, memory: None };
+        let agent = Agent { dir, child: None, environment: Vec::new(), prepare: None, enter: Vec::new() };
         agent.configure(cameras, sections);
         agent
     }
@@ -81,6 +82,11 @@ impl Agent {
     /// Sets variables of the daemon's environment.
     pub fn environment(&mut self, variables: &[(&str, &str)]) {
         self.environment = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// Runs the daemon in a network of its own. Its commands reach it all the same, by its socket.
+    pub fn within(&mut self, network: &Namespace) {
+        self.enter = network.enter();
     }
 
     /// Gives the daemon's next runs a state directory on a file system of their own, so large, which goes with each; the
@@ -153,12 +159,12 @@ impl Agent {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let daemon = [env!("CARGO_BIN_EXE_vedette"), "run", "--config"];
         let mut command = match &self.prepare {
-            None => match self.memory {
+            None => match self.enter.split_first() {
                 None => Command::new(daemon[0]),
-                Some(bytes) => {
-                    let mut prlimit = Command::new("prlimit");
-                    prlimit.args([format!("--as={bytes}").as_str(), daemon[0]]);
-                    prlimit
+                Some((first, rest)) => {
+                    let mut enter = Command::new(first);
+                    enter.args(rest).arg(daemon[0]);
+                    enter
                 }
             },
             // Each execs the next: the child is the daemon.
@@ -209,7 +215,8 @@ impl Agent {
 
     /// Gives the daemon's next runs no more address space than this.
     pub fn limit_memory(&mut self, bytes: Option<u64>) {
-        self.memory = bytes;
+        let limit = |b| vec!["prlimit".to_owned(), format!("--as={b}")];
+        self.enter = bytes.map(limit).unwrap_or_default();
     }
 
     /// The daemon's address space, in bytes.

@@ -10,12 +10,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vedette::agent::config::SecretPem;
 use vedette::base::clock::{Clock, Mono, SystemClock};
 
+use super::netns::Namespace;
+use super::pki::Pki;
 use super::{PATIENCE, wait_for};
 
-const REMEDY: &str = "these tests need a real broker: apt-get install mosquitto mosquitto-clients openssl";
+const REMEDY: &str = "these tests need a real broker: apt-get install mosquitto mosquitto-clients";
 
 /// Line by line: it would else keep to itself for long that its subscription was granted.
 const SUBSCRIBER: &[&str] = &["stdbuf", "-oL", "mosquitto_sub"];
@@ -26,6 +27,9 @@ pub struct Broker {
     pub port: u16,
     dir: TempDir,
     child: Option<Child>,
+    environment: Vec<(String, String)>,
+    /// What a command begins with that runs where it runs.
+    enter: Vec<String>,
     /// What `mosquitto_sub` needs to be let in,
     subscriber_args: Vec<String>,
     /// and what `mosquitto_pub` does.
@@ -62,7 +66,7 @@ impl Broker {
             replace(config, "log_dest syslog", "log_dest stderr\nuser @USER@");
             std::fs::write(dir.join("acl"), shipped("acl")).expect("a writable directory");
         };
-        Broker::configured(edit, pki.client_args("monitor"), pki.client_args("soc"))
+        Broker::configured(edit, client_args(pki, "monitor"), client_args(pki, "soc"))
     }
 
     fn configured(
@@ -80,7 +84,45 @@ impl Broker {
         replace(&mut config, "@STATE_DIR@", path(dir.path()));
         replace(&mut config, "@USER@", user.trim());
         std::fs::write(dir.path().join("mosquitto.conf"), config).expect("a writable directory");
-        Broker { port, dir, child: None, subscriber_args, publisher_args }
+        Broker { port, dir, child: None, environment: Vec::new(), enter: Vec::new(), subscriber_args, publisher_args }
+    }
+
+    /// With further lines in its configuration; they belong to the shipped listener, or begin another.
+    pub fn also(self, lines: &str) -> Broker {
+        let path = self.dir.path().join("mosquitto.conf");
+        let config = std::fs::read_to_string(&path).expect("it is there");
+        std::fs::write(&path, format!("{config}\n{lines}\n")).expect("a writable directory");
+        self
+    }
+
+    /// With other text in a file of its configuration, `mosquitto.conf` or `acl`.
+    pub fn with(self, file: &str, from: &str, to: &str) -> Broker {
+        let path = self.dir.path().join(file);
+        let mut text = std::fs::read_to_string(&path).expect("it is there");
+        replace(&mut text, from, to);
+        std::fs::write(&path, text).expect("a writable directory");
+        self
+    }
+
+    /// In a network of its own, with its clients.
+    pub fn within(mut self, network: &Namespace) -> Broker {
+        self.enter = network.enter();
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Broker {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Kills it and starts it as one that has forgotten everything: sessions, queues, what was retained.
+    pub fn restart_without_memory(&mut self) {
+        self.kill();
+        match std::fs::remove_file(self.dir.path().join("mosquitto.db")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("the broker's memory: {e}"),
+            _ => self.restart(),
+        }
     }
 
     /// Starts it (again) and waits until it answers.
@@ -97,15 +139,17 @@ impl Broker {
         let config = self.dir.path().join("mosquitto.conf");
         // Debian keeps it where only root's PATH looks.
         let program = [PathBuf::from("/usr/sbin/mosquitto")].into_iter().find(|p| p.exists());
-        let mut command = Command::new(program.unwrap_or_else(|| "mosquitto".into()));
+        let program = program.unwrap_or_else(|| "mosquitto".into());
+        let mut command = self.command(path(&program));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("mosquitto: {e}: {REMEDY}")));
-        let port = self.port;
-        let child = self.child.as_mut().expect("just started");
+        let mut child = self.child.take().expect("just started");
         let up = wait_for("the broker", || match child.try_wait().expect("our child") {
             Some(status) => Some(Err(status)),
-            None => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(Ok),
+            None => self.answers().then_some(Ok(())),
         });
+        self.child = Some(child);
         if let Err(status) = up {
             panic!("mosquitto ended at once ({status}): {}", self.log());
         }
@@ -128,8 +172,26 @@ impl Broker {
         self.dir.path().join("log")
     }
 
+    fn answers(&self) -> bool {
+        match self.enter.is_empty() {
+            true => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
+            false => {
+                let args = ["-t", "vedette/v1/x/y/ack/soc", "-m", ""];
+                let mut asking = self.client(&["mosquitto_pub"], &self.publisher_args);
+                asking.args(args).output().is_ok_and(|o| o.status.success())
+            }
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut words = self.enter.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().expect("the program, if nothing else"));
+        command.args(words);
+        command
+    }
+
     fn client(&self, program: &[&str], args: &[String]) -> Command {
-        let mut command = Command::new(program[0]);
+        let mut command = self.command(program[0]);
         command.args(&program[1..]);
         command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1"]);
         command.args(args);
@@ -260,71 +322,11 @@ impl Message {
     }
 }
 
-/// A certificate authority of a test, and what it has signed.
-pub struct Pki {
-    dir: TempDir,
-}
-
-impl Pki {
-    /// An authority, a broker (`server`) for 127.0.0.1, and the consumers of the shipped access rules.
-    pub fn new() -> Pki {
-        let pki = Pki { dir: tempfile::tempdir().expect("a temporary directory") };
-        let config = "[req]\ndistinguished_name = dn\n[dn]\n\
-            [ca]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\n\
-            [server]\nbasicConstraints = CA:FALSE\nsubjectAltName = IP:127.0.0.1\n\
-            [client]\nbasicConstraints = CA:FALSE\n";
-        std::fs::write(pki.file("openssl.cnf"), config).expect("a writable directory");
-        pki.issue("ca", "ca", "An authority of a test");
-        pki.issue("server", "server", "broker");
-        pki.issue("soc", "client", "soc");
-        pki.issue("monitor", "client", "monitor");
-        pki
-    }
-
-    /// A device's certificate and key, for a broker user.
-    pub fn device(&self, user: &str) -> (Vec<u8>, SecretPem) {
-        let name = user.replace('/', "-");
-        self.issue(&name, "client", user);
-        (self.read(&format!("{name}.crt")), SecretPem(self.read(&format!("{name}.key"))))
-    }
-
-    fn client_args(&self, name: &str) -> Vec<String> {
-        let file = |name: String| path(&self.file(&name)).to_owned();
-        let (ca, crt, key) = (file("ca.crt".into()), file(format!("{name}.crt")), file(format!("{name}.key")));
-        [("--cafile", ca), ("--cert", crt), ("--key", key)].map(|(o, f)| [o.to_owned(), f]).concat()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// The content of a file of it, such as `ca.crt`.
-    pub fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.file(name)).expect("a file of the authority")
-    }
-
-    fn issue(&self, name: &str, kind: &str, common_name: &str) {
-        let subject = format!("/CN={}", common_name.replace('/', "\\/"));
-        let mut openssl = Command::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ]);
-        openssl.args(["-config", path(&self.file("openssl.cnf")), "-extensions", kind, "-subj", &subject]);
-        openssl.arg("-keyout").arg(self.file(&format!("{name}.key")));
-        openssl.arg("-out").arg(self.file(&format!("{name}.crt")));
-        if kind != "ca" {
-            openssl.arg("-CA").arg(self.file("ca.crt")).arg("-CAkey").arg(self.file("ca.key"));
-        }
-        output(&mut openssl);
-    }
+/// What a client of Mosquitto's needs to be let in as `name`.
+fn client_args(pki: &Pki, name: &str) -> Vec<String> {
+    let file = |name: String| path(&pki.file(&name)).to_owned();
+    let (ca, crt, key) = (file("ca.crt".into()), file(format!("{name}.crt")), file(format!("{name}.key")));
+    [("--cafile", ca), ("--cert", crt), ("--key", key)].map(|(o, f)| [o.to_owned(), f]).concat()
 }
 
 fn shipped(name: &str) -> String {

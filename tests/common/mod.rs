@@ -4,7 +4,9 @@
 pub mod agent;
 pub mod broker;
 pub mod camera;
+pub mod netns;
 pub mod odd_camera;
+pub mod pki;
 pub mod relay;
 pub mod rtsp;
 pub mod video;

@@ -1,11 +1,13 @@
 //! A TCP relay that stands for the network: it can be slow, swallow everything, or be cut.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use vedette::base::clock::{Clock, SystemClock};
 use vedette::base::stop::StopToken;
 
 const POLL: Duration = Duration::from_millis(20);
@@ -15,10 +17,14 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum Network {
     /// Hands everything on.
     Sound,
-    /// Hands everything on, each piece so much later.
+    /// Hands everything on, one piece after the other, each taking so long: a narrow line.
     Slow(Duration),
+    /// Hands everything on so much later: a long line.
+    Late(Duration),
     /// Takes everything and hands on nothing; connections stay open.
     BlackHole,
+    /// Hands on what the device says, and swallows what it is answered.
+    Unanswered,
     /// Ends every connection at once.
     Cut,
 }
@@ -52,10 +58,10 @@ impl Relay {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
-                for (from, to) in [(&near, &far), (&far, &near)] {
+                for (from, to, answers) in [(&near, &far, false), (&far, &near, true)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
                     let inside = Arc::clone(&inside);
-                    pipes.push(std::thread::spawn(move || inside.pipe(from, to)));
+                    pipes.push(std::thread::spawn(move || inside.pipe(from, to, answers)));
                 }
             }
             for pipe in pipes {
@@ -85,12 +91,20 @@ impl Shared {
         *self.network.lock().expect("nobody panics under this lock")
     }
 
-    fn pipe(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pipe(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
         from.set_nonblocking(false).expect("sockets can be made blocking");
         from.set_read_timeout(Some(POLL)).expect("a time-out above zero");
         to.set_nodelay(true).expect("TCP");
+        let (clock, mut late) = (SystemClock::new(), VecDeque::new());
         let mut buffer = [0; 1 << 14];
         while !self.stop.is_stopped() && self.now() != Network::Cut {
+            while late.front().is_some_and(|(due, _)| *due <= clock.now()) {
+                let Some((_, piece)) = late.pop_front() else { break };
+                let piece: Vec<u8> = piece;
+                if to.write_all(&piece).is_err() {
+                    break;
+                }
+            }
             let n = match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
@@ -99,9 +113,14 @@ impl Shared {
             };
             match self.now() {
                 Network::BlackHole => continue,
+                Network::Unanswered if answers => continue,
                 Network::Cut => break,
+                Network::Late(delay) => {
+                    late.push_back((clock.now() + delay, buffer[..n].to_vec()));
+                    continue;
+                }
                 Network::Slow(delay) if self.stop.wait(delay) => break,
-                Network::Slow(_) | Network::Sound => {}
+                Network::Slow(_) | Network::Unanswered | Network::Sound => {}
             }
             if to.write_all(&buffer[..n]).is_err() {
                 break;

@@ -24,8 +24,8 @@ pub enum Applies {
 /// One key whose value is another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// As in [`super::Problem::key`]; `camera[gate]` alone for a camera that came or went. For a file that the
-    /// configuration names and the daemon has read, its content counts.
+    /// As in [`super::Problem::key`]; `camera[gate]` alone for a camera that came or went. For a camera's
+    /// credentials their content counts.
     pub key: String,
     /// When it takes effect.
     pub applies: Applies,
@@ -280,17 +280,18 @@ impl Changes {
     }
 
     fn of_mqtt(&mut self, old: &Mqtt, new: &Mqtt) {
-        let Mqtt { host, port, tls, credentials, heartbeat_every, keep_alive, consumers, keep, keep_bytes } = old;
-        let moved = *host != new.host || *port != new.port || tls.is_some() != new.tls.is_some();
-        self.at_restart("mqtt.url", moved);
-        if let (Some(MqttTls { ca_pem, client }), Some(new)) = (tls, &new.tls) {
-            self.at_restart("mqtt.ca_file", *ca_pem != new.ca_pem);
-            let [old_cert, new_cert] = [client, &new.client].map(|c| c.as_ref().map(|(cert, _)| cert));
-            let [old_key, new_key] = [client, &new.client].map(|c| c.as_ref().map(|(_, key)| key));
+        let Mqtt { brokers, tls, credentials_file, heartbeat_every, keep_alive, consumers, keep, keep_bytes } = old;
+        self.at_restart("mqtt.url", *brokers != new.brokers || tls.is_some() != new.tls.is_some());
+        // Where the files lie: what is in them is read again for each connection.
+        if let (Some(MqttTls { ca_file, client, alpn }), Some(new)) = (tls, &new.tls) {
+            self.at_restart("mqtt.ca_file", *ca_file != new.ca_file);
+            let [old_cert, new_cert] = [client, &new.client].map(|c| c.as_ref().map(|files| &files.cert));
+            let [old_key, new_key] = [client, &new.client].map(|c| c.as_ref().map(|files| &files.key));
             self.at_restart("mqtt.cert_file", old_cert != new_cert);
             self.at_restart("mqtt.key_file", old_key != new_key);
+            self.at_restart("mqtt.alpn", *alpn != new.alpn);
         }
-        self.at_restart("mqtt.credentials_file", *credentials != new.credentials);
+        self.at_restart("mqtt.credentials_file", *credentials_file != new.credentials_file);
         self.at_restart("mqtt.heartbeat_s", *heartbeat_every != new.heartbeat_every);
         self.at_restart("mqtt.keep_alive_s", *keep_alive != new.keep_alive);
         self.at_restart("mqtt.consumers", *consumers != new.consumers);

@@ -44,8 +44,9 @@ pub use diff::{Applies, Change};
 pub use parse::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use schedule::{Schedule, Span};
+pub use secret::{SecretError, TlsPem};
 pub use shape::{Mask, Point};
-pub use url::endpoint;
+pub use url::{Broker, endpoint};
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -434,15 +435,14 @@ pub struct Storage {
 /// `[mqtt]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mqtt {
-    /// `url`: `mqtts://host[:8883]`, or `mqtt://host[:1883]` for a broker on the loopback interface (elsewhere
-    /// only with `allow_plaintext = true`).
-    pub host: String,
-    /// Port of the URL.
-    pub port: u16,
-    /// TLS; none for `mqtt://`.
+    /// `url`: `mqtts://host[:8883]` or `wss://host[:443][/mqtt]`; without encryption `mqtt://host[:1883]` or
+    /// `ws://host[:80][/mqtt]`, for a broker on the loopback interface (elsewhere only with `allow_plaintext = true`).
+    /// One, or a list of 1 to 8: they are tried in turn, and one that works is kept.
+    pub brokers: Vec<Broker>,
+    /// For the brokers with TLS; none if there is no such.
     pub tls: Option<MqttTls>,
-    /// `credentials_file`: two lines, user and password; not readable by others.
-    pub credentials: Option<Credentials>,
+    /// `credentials_file`: two lines, user and password; not readable by others. Read again for each connection.
+    pub credentials_file: Option<PathBuf>,
     /// `heartbeat_s`: 1 to 3600 s; default 30 s.
     pub heartbeat_every: Duration,
     /// `keep_alive_s`: 5 to 3600 s; default 30 s.
@@ -456,13 +456,25 @@ pub struct Mqtt {
     pub keep_bytes: u64,
 }
 
-/// TLS of `[mqtt]`.
+/// TLS of `[mqtt]`, version 1.2 or 1.3. The files were right when the configuration was read; they are renewed while the
+/// daemon runs, so that their content is read again for each connection ([`MqttTls::read`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MqttTls {
-    /// `ca_file`: PEM; required with `mqtts://`.
-    pub ca_pem: Vec<u8>,
+    /// `ca_file`: PEM, the only authorities that may have signed the broker's certificate; required.
+    pub ca_file: PathBuf,
     /// `cert_file` and `key_file`: PEM; both or neither.
-    pub client: Option<(Vec<u8>, SecretPem)>,
+    pub client: Option<ClientFiles>,
+    /// `alpn`: protocols offered to the broker in the TLS handshake, the preferred one first; default none.
+    pub alpn: Vec<String>,
+}
+
+/// The files by which the device proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// `cert_file`
+    pub cert: PathBuf,
+    /// `key_file`
+    pub key: PathBuf,
 }
 
 /// A private key in PEM; never shown.

@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{boolean, days, days_long, distinct, integer, name, seconds};
+use super::kind::{Fault, Kind, boolean, days, days_long, distinct, integer, name, seconds};
 use super::section::Section;
 use super::units::Unit;
-use super::url::Broker;
-use super::{Mqtt, MqttTls, secret, url};
+use super::{Broker, ClientFiles, Mqtt, MqttTls, secret, url};
 
 /// Reads the section.
 pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
-    let broker = s.required("url", url::broker());
+    let brokers = s.required("url", url::brokers());
     let allow_plaintext = s.or("allow_plaintext", false, boolean());
     let ca = s.optional("ca_file", secret::certificates(base_dir));
     let cert = s.optional("cert_file", secret::certificates(base_dir));
     let key = s.optional("key_file", secret::private_key(base_dir));
-    let credentials = s.optional("credentials_file", secret::credentials(base_dir));
+    let alpn = s.or("alpn", Vec::new(), distinct(protocol()));
+    let credentials = s.optional("credentials_file", secret::credentials_file(base_dir));
     let heartbeat_every = s.or("heartbeat_s", Duration::from_secs(30), seconds(1..=3600));
     let keep_alive = s.or("keep_alive_s", Duration::from_secs(30), seconds(5..=3600));
     let consumers = s.or("consumers", vec!["soc".to_string()], distinct(name()));
@@ -25,28 +25,37 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
     let keep_bytes = s.or("keep_mb", 500_000_000, megabytes);
 
     check_client_certificate(s);
-    match &broker {
-        Some(Broker { tls: true, .. }) => check_encrypted(s),
-        Some(broker) => check_plaintext(s, broker, allow_plaintext),
-        None => {}
+    if let Some(brokers) = &brokers {
+        check_encryption(s, brokers, allow_plaintext);
     }
-    let (broker, client) = (broker?, cert?.zip(key?));
-    let tls = match (broker.tls, ca?) {
-        (true, Some(ca_pem)) => Some(MqttTls { ca_pem, client }),
-        // Noted by `check_encrypted`.
+    let (brokers, ca, client) = (brokers?, ca?, cert?.zip(key?));
+    let tls = match (brokers.iter().any(|b| b.tls), ca) {
+        (true, Some(ca_file)) => {
+            Some(MqttTls { ca_file, client: client.map(|(cert, key)| ClientFiles { cert, key }), alpn: alpn? })
+        }
+        // Noted by `check_encryption`.
         (true, None) => return None,
         (false, _) => None,
     };
     Some(Mqtt {
-        host: broker.host,
-        port: broker.port,
+        brokers,
         tls,
-        credentials: credentials?,
+        credentials_file: credentials?,
         heartbeat_every: heartbeat_every?,
         keep_alive: keep_alive?,
         consumers: consumers?,
         keep: keep?,
         keep_bytes: keep_bytes?,
+    })
+}
+
+/// A protocol's name in the TLS handshake (RFC 7301), such as `mqtt`.
+fn protocol<'a>() -> Kind<'a, String> {
+    Kind::of_text("1 to 32 printable characters, such as \"mqtt\"", |text| {
+        match (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(text.to_owned()),
+            false => Err(Fault::new("is no name of a protocol")),
+        }
     })
 }
 
@@ -58,24 +67,25 @@ fn check_client_certificate(s: &Section<'_>) {
     }
 }
 
-fn check_encrypted(s: &Section<'_>) {
-    if !s.has("ca_file") {
-        let remedy = "mqtts:// needs the PEM file of the authority that signed the broker's certificate";
-        s.problem("ca_file", "is missing", remedy);
-    }
-}
-
-fn check_plaintext(s: &Section<'_>, broker: &Broker, allow_plaintext: Option<bool>) {
-    if !broker.is_loopback() && allow_plaintext == Some(false) {
+fn check_encryption(s: &Section<'_>, brokers: &[Broker], allow_plaintext: Option<bool>) {
+    if brokers.iter().any(|b| !b.tls && !b.is_loopback()) && allow_plaintext == Some(false) {
         s.problem(
             "url",
             "alerts and passwords would cross the network unencrypted",
-            "use mqtts://, or set allow_plaintext = true if the network itself is protected",
+            "use mqtts:// or wss://, or set allow_plaintext = true if the network itself is protected",
         );
     }
-    for file in ["ca_file", "cert_file", "key_file"] {
-        if s.has(file) {
-            s.problem(file, "has no meaning with mqtt://, which is unencrypted", "use mqtts:// or leave it out");
+    if brokers.iter().any(|b| b.tls) {
+        if !s.has("ca_file") {
+            let remedy = "mqtts:// and wss:// need the PEM file of the authority that signed the broker's certificate";
+            s.problem("ca_file", "is missing", remedy);
+        }
+        return;
+    }
+    for key in ["ca_file", "cert_file", "key_file", "alpn"] {
+        if s.has(key) {
+            let remedy = "use mqtts:// or wss://, or leave it out";
+            s.problem(key, "has no meaning with mqtt:// and ws://, which are unencrypted", remedy);
         }
     }
 }

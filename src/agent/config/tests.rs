@@ -86,7 +86,8 @@ fn uncommented() -> String {
 
 #[test]
 fn the_example_is_right_as_it_stands() {
-    let config = Site::new().parse(&EXAMPLE.replace("#dir = ", "dir = ")).unwrap();
+    let site = Site::new();
+    let config = site.parse(&EXAMPLE.replace("#dir = ", "dir = ")).unwrap();
     assert_eq!((config.device.site.as_str(), config.device.id.as_str()), ("harbour", "gate-jetson-1"));
     assert_eq!(config.cameras.len(), 1);
     let camera = &config.cameras[0];
@@ -100,8 +101,10 @@ fn the_example_is_right_as_it_stands() {
     assert_eq!((camera.encode_kbps, camera.frozen_after.as_secs()), (2000, 10));
     assert_eq!((config.model.threads, config.model.stride, &config.model.onnxruntime), (1, None, &None));
     let mqtt = config.mqtt.unwrap();
-    assert_eq!((mqtt.host.as_str(), mqtt.port), ("soc.example", 8883));
-    assert_eq!(mqtt.tls, Some(MqttTls { ca_pem: CERTIFICATE.into(), client: None }));
+    assert_eq!(mqtt.brokers, [Broker { tls: true, host: "soc.example".into(), port: 8883, websocket: None }]);
+    let tls = mqtt.tls.unwrap();
+    assert_eq!((&tls.client, tls.alpn.is_empty()), (&None, true));
+    assert_eq!(tls.read().unwrap(), TlsPem { ca: CERTIFICATE.into(), client: None });
     assert_eq!((mqtt.heartbeat_every.as_secs(), mqtt.keep_alive.as_secs()), (30, 30));
     assert_eq!(
         (mqtt.consumers, mqtt.keep, mqtt.keep_bytes),
@@ -155,10 +158,14 @@ fn what_the_example_calls_a_default_is_the_default() {
     assert_eq!((in_force.model.threads, in_force.model.stride), (1, Some(4)));
     assert_eq!(in_force.model.onnxruntime, Some(site.dir().join("usr/lib/vedette/libonnxruntime.so")));
     let mqtt = in_force.mqtt.unwrap();
-    assert_eq!(mqtt.credentials, Some(Credentials { user: "device".into(), password: PASSWORD.into() }));
+    let credentials = Credentials { user: "device".into(), password: PASSWORD.into() };
+    assert_eq!(mqtt.credentials().unwrap(), Some(credentials));
     let client = Some((CERTIFICATE.into(), SecretPem(KEY.into())));
-    assert_eq!(mqtt.tls, Some(MqttTls { ca_pem: CERTIFICATE.into(), client }));
-    let stripped = Mqtt { credentials: None, tls: as_it_stands.mqtt.as_ref().unwrap().tls.clone(), ..mqtt };
+    let tls = mqtt.tls.as_ref().unwrap();
+    assert_eq!(tls.read().unwrap(), TlsPem { ca: CERTIFICATE.into(), client });
+    assert_eq!(tls.alpn, ["mqtt"]);
+    assert_eq!(mqtt.files().count(), 4);
+    let stripped = Mqtt { credentials_file: None, tls: as_it_stands.mqtt.as_ref().unwrap().tls.clone(), ..mqtt };
     assert_eq!(Some(stripped), as_it_stands.mqtt);
 }
 
@@ -388,6 +395,9 @@ fn impossible_combinations_are_refused() {
         (with("[mqtt]\nurl = \"mqtt://soc.example\""), "mqtt.url", REST + 1, "allow_plaintext"),
         (with("[mqtt]\nurl = \"mqtt://localhost\"\nca_file = \"soc-ca.pem\""), "mqtt.ca_file", REST + 2, "no meaning"),
         (with("[mqtt]\nurl = \"mqtts://soc.example\""), "mqtt.ca_file", REST, "is missing"),
+        (with("[mqtt]\nurl = [\"mqtt://localhost\", \"wss://a\"]"), "mqtt.ca_file", REST, "is missing"),
+        (with("[mqtt]\nurl = [\"mqtt://localhost\", \"ws://a\"]"), "mqtt.url", REST + 1, "allow_plaintext"),
+        (with("[mqtt]\nurl = \"mqtt://localhost\"\nalpn = [\"mqtt\"]"), "mqtt.alpn", REST + 2, "no meaning"),
         (
             with("[mqtt]\nurl = \"mqtts://a\"\nca_file = \"soc-ca.pem\"\ncert_file = \"device.pem\""),
             "mqtt.cert_file",
@@ -414,7 +424,7 @@ fn impossible_combinations_are_refused() {
     let no_camera = with("").replace("[[camera]]\nid = \"gate\"\nkind = \"test\"", "");
     assert_eq!(site.problem(&no_camera).key, "camera");
     let plain = site.parse(&with("[mqtt]\nurl = \"mqtt://10.0.0.9:1\"\nallow_plaintext = true")).unwrap().mqtt.unwrap();
-    assert_eq!((plain.host.as_str(), plain.port, plain.tls), ("10.0.0.9", 1, None));
+    assert_eq!((plain.brokers[0].to_string().as_str(), plain.tls), ("10.0.0.9:1", None));
 }
 
 #[test]

@@ -3,23 +3,36 @@
 //! Invariant: no message repeats any part of a URL except its scheme: whatever else stands there may turn out
 //! to be a password in the wrong place.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use super::kind::{Fault, Kind};
+use toml::de::DeValue;
 
-/// A broker's address.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Broker {
-    pub(super) tls: bool,
+use super::kind::{Fault, Kind, distinct};
+
+/// A broker's address. To show it, use its `Display`, which leaves out a WebSocket's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// `mqtts://` or `wss://`: the connection is encrypted.
+    pub tls: bool,
     /// Name or address; IPv6 without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub host: String,
+    /// By default 8883 with `mqtts://`, 1883 with `mqtt://`, 443 with `wss://`, 80 with `ws://`.
+    pub port: u16,
+    /// `ws://` or `wss://`: MQTT goes over a WebSocket at this path, by default `/mqtt`.
+    pub websocket: Option<String>,
 }
 
 impl Broker {
     /// Whether what is sent there cannot leave this machine.
     pub(super) fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
@@ -30,16 +43,41 @@ pub(super) fn camera<'a>() -> Kind<'a, String> {
     })
 }
 
-/// `mqtts://host[:port]` or `mqtt://host[:port]`.
+/// A broker, by its URL.
 pub(super) fn broker<'a>() -> Kind<'a, Broker> {
-    Kind::of_text("mqtts://host[:port], or mqtt://host[:port] without encryption", |text| {
-        let parts = Parts::of(text, &["mqtts", "mqtt"])?;
-        if !matches!(parts.rest, "" | "/") {
-            return Err(Fault::new("has something behind the host"));
-        }
-        let tls = parts.scheme == "mqtts";
-        let port = parts.port.unwrap_or(if tls { 8883 } else { 1883 });
-        Ok(Broker { tls, host: parts.host.to_string(), port })
+    Kind::of_text("mqtts://host[:port] or wss://host[:port][/path], or without encryption mqtt:// or ws://", |text| {
+        let parts = Parts::of(text, &["mqtts", "mqtt", "wss", "ws"])?;
+        let (tls, usual) = match parts.scheme {
+            "mqtts" => (true, 8883),
+            "mqtt" => (false, 1883),
+            "wss" => (true, 443),
+            _ => (false, 80),
+        };
+        let websocket = match (parts.scheme, parts.rest) {
+            ("wss" | "ws", "" | "/") => Some("/mqtt".to_owned()),
+            ("wss" | "ws", path) if path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%".contains(&b)) => {
+                Some(path.to_owned())
+            }
+            ("wss" | "ws", _) => return Err(Fault::new("has more than a plain path behind the host")),
+            (_, "" | "/") => None,
+            _ => return Err(Fault::new("has something behind the host")),
+        };
+        Ok(Broker { tls, host: parts.host.to_owned(), port: parts.port.unwrap_or(usual), websocket })
+    })
+}
+
+/// One broker, or a list of them in the order in which they are tried.
+pub(super) fn brokers<'a>() -> Kind<'a, Vec<Broker>> {
+    const MOST: usize = 8;
+    let one = broker();
+    let many = distinct(broker());
+    let allowed = format!("{}; or a list of 1 to {MOST} such URLs", one.allowed);
+    Kind::new(allowed, move |value| match value {
+        DeValue::Array(_) => match many.read(value)? {
+            brokers if (1..=MOST).contains(&brokers.len()) => Ok(brokers),
+            brokers => Err(Fault::new(format!("lists {} brokers", brokers.len()))),
+        },
+        _ => one.read(value).map(|broker| vec![broker]),
     })
 }
 
@@ -121,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_broker_is_host_port_and_tls() {
-        let is = |tls, host: &str, port| Ok(Broker { tls, host: host.into(), port });
+        let is = |tls, host: &str, port| Ok(Broker { tls, host: host.into(), port, websocket: None });
         assert_eq!(read_broker("mqtts://soc.example"), is(true, "soc.example", 8883));
         assert_eq!(read_broker("mqtt://127.0.0.1/"), is(false, "127.0.0.1", 1883));
         assert_eq!(read_broker("mqtt://[::1]:1999"), is(false, "::1", 1999));
@@ -139,10 +177,36 @@ mod tests {
             "mqtts://a b",
             "mqtts://[::1]x",
             "mqtts:a",
+            "wss://a/mqtt?token=x",
+            "ws://a/#x",
             "",
         ] {
             assert!(read_broker(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_websocket_has_a_path() {
+        let is = |tls, port, path: &str| Ok(Broker { tls, host: "a".into(), port, websocket: Some(path.into()) });
+        assert_eq!(read_broker("wss://a"), is(true, 443, "/mqtt"));
+        assert_eq!(read_broker("ws://a/"), is(false, 80, "/mqtt"));
+        assert_eq!(read_broker("wss://a:8443/some/where"), is(true, 8443, "/some/where"));
+        assert_eq!(read_broker("wss://a/some/where").unwrap().to_string(), "a:443", "the path is not shown");
+    }
+
+    #[test]
+    fn brokers_are_one_or_a_list() {
+        let read = |toml: &str| {
+            let table = toml::de::DeTable::parse(toml).unwrap();
+            brokers().read(table.get_ref()["x"].get_ref()).map_err(|f| f.message)
+        };
+        let names = |toml: &str| read(toml).map(|b| b.iter().map(Broker::to_string).collect::<Vec<_>>());
+        assert_eq!(names("x = 'mqtts://a'").unwrap(), ["a:8883"]);
+        assert_eq!(names("x = ['mqtts://b', 'wss://a']").unwrap(), ["b:8883", "a:443"]);
+        assert_eq!(names("x = []"), Err("lists 0 brokers".into()));
+        assert_eq!(names("x = ['mqtts://b', 'mqtts://b:8883']"), Err("value 2 stands there twice".into()));
+        assert!(names("x = ['mqtts://b', 'nonsense']").unwrap_err().starts_with("value 2 does not begin with"));
+        assert!(names("x = 1").is_err());
     }
 
     #[test]

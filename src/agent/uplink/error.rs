@@ -9,6 +9,12 @@ use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 /// Why there is no connection, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    /// What the device would connect with cannot be read, or is nothing to connect with.
+    #[error("could not use the files that [mqtt] names")]
+    Files {
+        /// Which, and why.
+        source: Cause,
+    },
     /// No way to it.
     #[error("could not reach the broker at {broker}")]
     Unreachable {
@@ -22,8 +28,10 @@ pub enum SessionError {
     Tls {
         /// Host and port.
         broker: String,
-        /// What the TLS library said.
+        /// Whose certificate, and what is wrong with it.
         source: Cause,
+        /// How soon to try again.
+        pace: Pace,
     },
     /// The broker answered, and refused the connection or what makes it worth having.
     #[error("the broker at {broker} refused the connection: {why}")]
@@ -77,8 +85,8 @@ impl SessionError {
     /// How soon to try again.
     pub fn pace(&self) -> Pace {
         match self {
-            SessionError::Refused { pace, .. } => *pace,
-            SessionError::Tls { .. } | SessionError::TakenOver { .. } => Pace::Slowly,
+            SessionError::Refused { pace, .. } | SessionError::Tls { pace, .. } => *pace,
+            SessionError::Files { .. } | SessionError::TakenOver { .. } => Pace::Slowly,
             SessionError::Unreachable { .. } | SessionError::Lost { .. } | SessionError::Silent { .. } => Pace::Soon,
         }
     }

@@ -25,7 +25,8 @@ const WILL_DELAY_S: u32 = 5;
 /// Changes are gathered for so long.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Says how the device is.
+/// Says how the device is. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Reporter {
     pub(super) topics: DeviceTopics,
     pub(super) outbox: Arc<dyn Outbox>,

@@ -12,6 +12,9 @@
 //!                        └─ unfit ─► the row alone is set aside for ten minutes
 //! ```
 //!
+//! A broker that ends the connection over a message does not say which it was. The next connection then sends
+//! [carefully](Lanes::carefully), one row at a time: the row over which it ends again is known, and set aside.
+//!
 //! The boundary is the newest row at the time of the connection. Live rows go first and are each tried once
 //! even where the topic is held, so that news never waits for history; the backlog never fills the window.
 //!
@@ -35,7 +38,7 @@ const NOBODY_FIRST: Duration = Duration::from_secs(1);
 const NOBODY_MOST: Duration = Duration::from_secs(30);
 const REFUSED_FIRST: Duration = Duration::from_secs(5);
 const REFUSED_MOST: Duration = Duration::from_secs(300);
-const UNFIT_FOR: Duration = Duration::from_secs(600);
+pub(super) const UNFIT_FOR: Duration = Duration::from_secs(600);
 /// Rows looked at in one fetch where many have to be passed over.
 const PASS_OVER: usize = 64;
 
@@ -112,6 +115,8 @@ pub(super) struct Lanes {
     held: BTreeMap<String, Hold>,
     /// Rows set aside and until when.
     unfit: BTreeMap<u64, Mono>,
+    /// So many rows yet are sent one at a time.
+    careful: usize,
 }
 
 impl Lanes {
@@ -126,7 +131,28 @@ impl Lanes {
             in_flight: BTreeMap::new(),
             held: BTreeMap::new(),
             unfit: BTreeMap::new(),
+            careful: 0,
         }
+    }
+
+    /// Sends so many rows one at a time, and not at all for now those that an earlier connection ended over.
+    pub(super) fn carefully(&mut self, rows: usize, aside: &BTreeMap<u64, Mono>) {
+        self.careful = rows;
+        self.unfit.extend(aside);
+    }
+
+    /// How many rows are still to be sent one at a time.
+    pub(super) fn careful(&self) -> usize {
+        self.careful
+    }
+
+    /// The row in flight, if it is the only one.
+    pub(super) fn only_in_flight(&self) -> Option<u64> {
+        self.in_flight.keys().next().copied().filter(|_| self.in_flight.len() == 1)
+    }
+
+    fn window(&self) -> usize {
+        if self.careful > 0 { 1 } else { WINDOW }
     }
 
     /// Rows were added to the outbox.
@@ -146,19 +172,19 @@ impl Lanes {
 
     fn backlog_room(&self) -> usize {
         let backlog = self.in_flight.values().filter(|f| f.lane == Lane::Backlog).count();
-        (WINDOW - self.in_flight.len()).min(BACKLOG_WINDOW - backlog)
+        self.window().saturating_sub(self.in_flight.len()).min(BACKLOG_WINDOW - backlog)
     }
 
     /// What to read next, if there is room for it.
     pub(super) fn want(&self) -> Option<Fetch> {
         let wide = |room: usize| if self.held.is_empty() && self.unfit.is_empty() { room } else { PASS_OVER };
-        let room = WINDOW - self.in_flight.len();
+        let room = self.window().saturating_sub(self.in_flight.len());
         if !self.live_dry && room > 0 {
             return Some(Fetch { lane: Lane::Live, from: self.live_from, limit: wide(room) });
         }
         // Half a window at a time: one read for several rows.
         let room = self.backlog_room();
-        (!self.backlog_dry && room >= BACKLOG_WINDOW / 2).then(|| Fetch {
+        (!self.backlog_dry && room >= (BACKLOG_WINDOW / 2).min(self.window())).then(|| Fetch {
             lane: Lane::Backlog,
             from: self.backlog_from,
             limit: wide(room),
@@ -197,7 +223,7 @@ impl Lanes {
             }
             if !pass_over {
                 let room = match fetch.lane {
-                    Lane::Live => WINDOW - self.in_flight.len(),
+                    Lane::Live => self.window().saturating_sub(self.in_flight.len()),
                     Lane::Backlog => self.backlog_room(),
                 };
                 if room == 0 {
@@ -241,6 +267,7 @@ impl Lanes {
     /// Takes the answer to a row.
     pub(super) fn answered(&mut self, seq: u64, outcome: Outcome, now: Mono) -> News {
         let Some(InFlight { row, .. }) = self.in_flight.remove(&seq) else { return News::None };
+        self.careful = self.careful.saturating_sub(1);
         let camera = row.dispatch.speaker().to_owned();
         match outcome {
             Outcome::Delivered => match self.held.remove(&camera) {

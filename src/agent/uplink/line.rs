@@ -3,13 +3,18 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use rumqttc::{
     AsyncClient, PubAckReason, PublishNotice, PublishNoticeError, PublishOptions, PublishProperties, PublishResult,
 };
 
 use super::error::{Pace, SessionError, words};
+
+const END_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 /// What can be said over a connection. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +25,10 @@ pub(super) struct Line {
     /// A broker that acknowledges nothing for so long is taken for gone. The client's own ping does not see
     /// this while there is something to send.
     pub(super) patience: Duration,
+    /// The broker ended the connection over something that was sent, or answered it as no broker should.
+    pub(super) objected: Arc<AtomicBool>,
+    /// It is known how the connection ended.
+    pub(super) ended: Arc<Notify>,
 }
 
 /// A message to publish with QoS 1.
@@ -50,6 +59,13 @@ impl Line {
     /// The broker has been silent for too long.
     pub(super) fn silent(&self) -> SessionError {
         SessionError::Silent { broker: self.broker.to_string(), silence: self.patience }
+    }
+
+    /// Whether the connection that was lost was lost over something that was sent over it. Who waits for an answer hears of
+    /// the end before it is known why: a moment is waited for that.
+    pub(super) async fn objected(&self) -> bool {
+        tokio::time::timeout(END_KNOWN_WITHIN, self.ended.notified()).await.ok();
+        self.objected.load(Ordering::Relaxed)
     }
 
     /// The broker lets the device connect but not be itself.

@@ -25,7 +25,6 @@ use rumqttc::{QoS, SubscribeFilterInput};
 use tokio::sync::{Notify, watch};
 
 use crate::agent::config;
-use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
@@ -35,6 +34,7 @@ use crate::contract::heartbeat::HealthSource;
 use crate::contract::outbox::Outbox;
 use crate::contract::topics::{Channel, DeviceTopics, TopicError};
 
+mod access;
 mod acks;
 mod commands;
 mod counter;
@@ -42,25 +42,27 @@ mod error;
 mod heartbeat;
 mod lanes;
 mod line;
+mod pacing;
 mod pump;
+mod renewal;
 mod session;
+mod tls;
 
 pub use error::{Cause, Pace, SessionError};
 
+use access::{Access, CONNECT_TIMEOUT};
 use acks::Acks;
 use counter::SessionCounter;
 use heartbeat::Reporter;
 use line::Line;
+use pacing::Pacing;
 use pump::Pump;
-use session::{Access, Incoming};
+use renewal::Renewal;
+use session::Incoming;
 
 /// The longest that [`run`] takes to return after a stop.
 pub const STOP_MOST: Duration = Duration::from_secs(7);
 
-const SOON: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-const SLOWLY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
-/// A connection that lasted so long was a good one: the next failure starts with short delays again.
-const GOOD_AFTER: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 const DISCONNECT: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(1);
@@ -126,7 +128,7 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
         touched: Arc::clone(&touched),
     };
     let mut uplink = Uplink {
-        access: Access::new(mqtt, &topics),
+        access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock))),
         counter: SessionCounter::open(counter_file, &*clock),
         ears: Ears { topics: topics.clone(), acks: &acks, desk },
         pump: Pump::new(Arc::clone(&outbox), topics, Arc::clone(&clock), Arc::clone(&touched)),
@@ -190,7 +192,7 @@ async fn say_statuses(
 }
 
 struct Uplink<'a> {
-    access: Access,
+    access: Arc<Access>,
     counter: SessionCounter,
     ears: Ears<'a>,
     pump: Pump,
@@ -203,16 +205,11 @@ struct Uplink<'a> {
 
 impl Uplink<'_> {
     async fn stay_connected(&mut self) {
-        let mut soon = Backoff::new(SOON.0, SOON.1);
-        let mut slowly = Backoff::new(SLOWLY.0, SLOWLY.1);
+        let mut pacing = Pacing::new(self.access.brokers());
         let mut complaint = String::new();
         while !self.stop.is_stopped() {
-            let started = self.clock.now();
+            let (started, files) = (self.clock.now(), self.access.stamp().await);
             let Err(e) = self.connect_and_serve(&mut complaint).await else { break };
-            if self.clock.now().since(started) >= GOOD_AFTER {
-                soon.reset();
-                slowly.reset();
-            }
             let why = Chain(&e).to_string();
             // Once for each kind of trouble, not once for each try.
             if why == complaint {
@@ -222,11 +219,18 @@ impl Uplink<'_> {
                 complaint.clone_from(&why);
             }
             self.link.send_replace(Link::Down { why, pace: e.pace() });
-            let delay = match e.pace() {
-                Pace::Soon => soon.next_delay(),
-                Pace::Slowly => slowly.next_delay(),
+            let next = pacing.failed(&e, self.clock.now().since(started));
+            if next.move_on {
+                self.access.move_on();
+            }
+            let access = Arc::clone(&self.access);
+            let renewed_or_due = async {
+                tokio::select! {
+                    () = tokio::time::sleep(next.delay) => {}
+                    () = access.changed(&files) => {}
+                }
             };
-            self.while_alive(tokio::time::sleep(delay)).await;
+            self.while_alive(renewed_or_due).await;
         }
         self.link.send_replace(Link::Stopped);
     }
@@ -251,25 +255,44 @@ impl Uplink<'_> {
         }
     }
 
-    /// One connection from its beginning to its end. `Ok`: stopped.
+    /// One connection from its beginning to its end, and those that take over from it. `Ok`: stopped.
     async fn connect_and_serve(&mut self, complaint: &mut String) -> Result<(), SessionError> {
-        let session = self.counter.next();
+        let mut session = self.counter.next();
         let will = self.reporter.will(session);
         let Some(connection) = self.while_alive(self.access.connect(will)).await else { return Ok(()) };
-        let connection = connection?;
-        log::info!("connected to the broker at {}, session {session}", self.access.broker());
+        let mut connection = connection?;
         complaint.clear();
-        let (line, ears, stop) = (connection.line.clone(), self.ears.clone(), self.stop.clone());
-        let gave_up = async {
-            stop.stopped().await;
-            tokio::time::sleep(STOP_MOST - ROUND).await;
-        };
-        tokio::select! {
-            // In this order: the broker's last word on what was said, then that it has closed.
-            biased;
-            failed = self.serve(line, session) => failed,
-            ended = connection.drive(|message| ears.take(message)) => ended,
-            () = gave_up => Ok(()),
+        loop {
+            log::info!("connected to the broker at {}, session {session}", connection.line.broker);
+            let renewal = Renewal::new(Arc::clone(&self.access), self.reporter.clone(), self.counter.next());
+            let made_with = connection.stamp.clone();
+            let mut renewed = std::pin::pin!(renewal.next(&made_with));
+            let (line, ears, stop) = (connection.line.clone(), self.ears.clone(), self.stop.clone());
+            let gave_up = async {
+                stop.stopped().await;
+                tokio::time::sleep(STOP_MOST - ROUND).await;
+            };
+            let ended = tokio::select! {
+                // In this order: the broker's last word on what was said, then that it has closed.
+                biased;
+                failed = self.serve(line, session) => failed,
+                ended = connection.drive(|message| ears.take(message)) => ended,
+                () = gave_up => Ok(()),
+                next = &mut renewed => {
+                    (connection, session) = (next, renewal.session);
+                    continue;
+                }
+            };
+            if ended.is_ok() || !renewal.under_way() {
+                return ended;
+            }
+            // The broker ends this connection when it takes the next: which of the two is heard of first is chance.
+            let next = tokio::time::timeout(CONNECT_TIMEOUT, renewed);
+            match self.while_alive(next).await {
+                Some(Ok(next)) => (connection, session) = (next, renewal.session),
+                Some(Err(_)) => return ended,
+                None => return Ok(()),
+            }
         }
     }
 
@@ -284,7 +307,12 @@ impl Uplink<'_> {
             self.link.send_replace(Link::Up { session });
             tokio::select! {
                 pumped = self.pump.run(flow, &line, &self.stop, &self.beat) => pumped?,
-                failed = self.reporter.run(&line, session, said) => match failed? {},
+                failed = async {
+                    let failed = self.reporter.run(&line, session, said).await;
+                    // The pump has its own answers to take in before the connection is given up.
+                    tokio::time::sleep(ROUND).await;
+                    failed
+                } => match failed? {},
                 failed = say_statuses(self.ears.desk.as_ref(), &self.reporter, &line, session) => match failed? {},
             }
         }

@@ -4,7 +4,7 @@
 //! says that somebody gets it. What was acknowledged and could not be marked (the disk is full) is remembered
 //! across connections and not sent again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::error::SessionError;
-use super::lanes::{Fetch, Lane, Lanes, News, Outcome};
+use super::lanes::{Fetch, Lane, Lanes, News, Outcome, UNFIT_FOR, WINDOW};
 use super::line::{Line, Message, Verdict};
 use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, Mono};
@@ -44,6 +44,10 @@ pub(super) struct Pump {
     unmarked: BTreeSet<u64>,
     /// Not stored, and not acknowledged yet: see [`Outbox::take_volatile`].
     volatile: VecDeque<Dispatch>,
+    /// So many rows yet are sent one at a time, after a connection that the broker ended over one of them.
+    careful: usize,
+    /// Rows over which it ended one, and how long they are not sent.
+    aside: BTreeMap<u64, Mono>,
 }
 
 /// What goes over one connection.
@@ -102,11 +106,20 @@ impl Pump {
         clock: Arc<dyn Clock>,
         touched: Arc<Notify>,
     ) -> Self {
-        Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new(), volatile: VecDeque::new() }
+        Pump {
+            outbox,
+            topics,
+            clock,
+            touched,
+            unmarked: BTreeSet::new(),
+            volatile: VecDeque::new(),
+            careful: 0,
+            aside: BTreeMap::new(),
+        }
     }
 
     /// Draws the line between history and news for a new connection; none if stopped first.
-    pub(super) async fn begin(&self, stop: &StopToken, beat: &Beat) -> Option<Flow> {
+    pub(super) async fn begin(&mut self, stop: &StopToken, beat: &Beat) -> Option<Flow> {
         let (added, rewound) = (self.outbox.added(), self.outbox.rewound());
         let mut database = Patience {
             delays: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
@@ -114,7 +127,10 @@ impl Pump {
             said: false,
         };
         let OutboxStatus { epoch, newest, .. } = self.status(stop, beat, &mut database).await?;
-        let lanes = Lanes::new(newest);
+        let mut lanes = Lanes::new(newest);
+        let now = self.clock.now();
+        self.aside.retain(|_, until| *until > now);
+        lanes.carefully(self.careful, &self.aside);
         let waiting = Waiting {
             epoch,
             answers: JoinSet::new(),
@@ -137,10 +153,31 @@ impl Pump {
         beat: &Beat,
     ) -> Result<(), SessionError> {
         let Flow { mut lanes, mut waiting, mut added, mut rewound } = flow;
+        let pumped = self.pump(&mut lanes, &mut waiting, (&mut added, &mut rewound), line, stop, beat).await;
+        self.careful = lanes.careful();
+        if matches!(pumped, Err(SessionError::Lost { .. })) && line.objected().await {
+            self.careful = 4 * WINDOW;
+            if let Some(seq) = lanes.only_in_flight() {
+                self.aside.insert(seq, self.clock.now() + UNFIT_FOR);
+                self.say(News::SetAside, seq, "it ended the connection over it");
+            }
+        }
+        pumped
+    }
+
+    async fn pump(
+        &mut self,
+        lanes: &mut Lanes,
+        waiting: &mut Waiting,
+        (added, rewound): (&mut watch::Receiver<u64>, &mut watch::Receiver<(u64, u64)>),
+        line: &Line,
+        stop: &StopToken,
+        beat: &Beat,
+    ) -> Result<(), SessionError> {
         let mut rounds = tokio::time::interval(ROUND);
         let mut stop_by = None;
         loop {
-            self.start_what_can_be(&mut lanes, &mut waiting, line)?;
+            self.start_what_can_be(lanes, waiting, line)?;
             let quiet =
                 lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty() && waiting.volatile.is_empty();
             if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
@@ -151,7 +188,7 @@ impl Pump {
                     waiting.last_answer = self.clock.now();
                     let (seq, answer) = joined(answer);
                     let verdict = line.verdict(answer)?;
-                    self.judge(&mut lanes, seq, verdict);
+                    self.judge(lanes, seq, verdict);
                 }
                 Some(answer) = waiting.volatile.join_next() => {
                     waiting.last_answer = self.clock.now();
@@ -166,7 +203,7 @@ impl Pump {
                     (fetch, Ok(rows)) => {
                         waiting.database.answered();
                         for (row, lane) in lanes.offer(fetch, rows, &self.unmarked) {
-                            self.send(&mut lanes, &mut waiting, line, row, lane)?;
+                            self.send(lanes, waiting, line, row, lane)?;
                         }
                     }
                     (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),

@@ -124,7 +124,7 @@ fn watch(args: &DemoArgs, config_path: &Path) -> anyhow::Result<()> {
         let consumer = mqtt.consumers.first().cloned().unwrap_or_default();
         let say = |line: String| say("broker", &line);
         Ok::<_, anyhow::Error>(runtime.spawn(soc::listen(
-            (mqtt.host.clone(), mqtt.port),
+            (mqtt.brokers[0].host.clone(), mqtt.brokers[0].port),
             topics,
             consumer,
             say,
@@ -156,7 +156,7 @@ fn describe(config: &Config) {
     let camera = &config.cameras[0];
     say("demo", &format!("camera {} watches {}", camera.id, camera.source));
     match &config.mqtt {
-        Some(mqtt) => say("demo", &format!("alerts go to {}:{}", mqtt.host, mqtt.port)),
+        Some(mqtt) => say("demo", &format!("alerts go to {}", mqtt.brokers[0])),
         None => say("demo", "no broker: incidents and clips stay on this machine (--broker mqtt://127.0.0.1:1883)"),
     }
 }
