@@ -1,5 +1,6 @@
 //! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
-//! combinations are impossible. `[[camera]]`, `[schedule]` and `[mqtt]` have files of their own.
+//! combinations are impossible. `[[camera]]`, `[schedule]`, `[mqtt]`, `[upload]`, `[http]` and
+//! `[metrics]` have files of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -12,7 +13,9 @@ use super::kind::{choice, days, days_long, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, schedule};
+use super::{
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, http, mqtt, schedule, upload,
+};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -79,6 +82,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     let cameras = cameras(root, &context);
     let storage = root.section("storage", storage);
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    let upload = root.section("upload", |s| upload::read(s, &context));
+    let http = root.section("http", |s| http::read(s, base_dir));
+    let metrics = root.section("metrics", http::metrics);
     context.schedules?;
     Some(Config {
         device: device?,
@@ -89,6 +95,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         clip: clip?,
         storage: storage?,
         mqtt: mqtt?,
+        upload: upload?,
+        http: http?,
+        metrics: metrics?,
     })
 }
 

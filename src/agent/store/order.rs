@@ -9,6 +9,7 @@ use crate::base::clock::Wall;
 use crate::contract::alert::ClockState;
 
 use super::StoreError;
+use super::uploads::UploadStep;
 
 /// One incident transition to commit, with what only the caller knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +102,10 @@ pub(super) enum Order {
     ClipLost {
         incident: Uuid,
         because: String,
+    },
+    Upload {
+        incident: Uuid,
+        step: UploadStep,
     },
     Sent(Vec<u64>),
     Confirm {
