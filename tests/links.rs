@@ -17,7 +17,11 @@ fn free_port() -> u16 {
 }
 
 fn curl(args: &[&str]) -> Output {
-    Command::new("curl").args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*"]).args(args).output().expect("curl")
+    Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*"])
+        .args(args)
+        .output()
+        .expect("curl")
 }
 
 /// Status and body.
@@ -70,7 +74,10 @@ fn links(agent: &Agent, id: &str) -> (String, String) {
     let output = agent.command(&["incidents", "link", id]);
     assert!(output.status.success(), "{}", stderr(&output));
     let links: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    (links["clip"]["url"].as_str().expect("a link").to_owned(), links["peak"]["url"].as_str().expect("a link").to_owned())
+    (
+        links["clip"]["url"].as_str().expect("a link").to_owned(),
+        links["peak"]["url"].as_str().expect("a link").to_owned(),
+    )
 }
 
 #[test]
@@ -185,8 +192,9 @@ fn the_certificate_is_the_installer_s_or_one_whose_fingerprint_is_shown() {
 fn who_only_holds_connections_does_not_keep_others_out() {
     let device = Device::new("");
     // More than one address may have, and none of them says a word.
-    let held: Vec<TcpStream> =
-        (0..40).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, device.port)).expect("accepted by the system")).collect();
+    let held: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, device.port)).expect("accepted by the system"))
+        .collect();
     // Beyond its share they are closed at once; these have their time for a handshake, and then go too.
     let clock = SystemClock::new();
     let (code, _) = wait_for("room", || {

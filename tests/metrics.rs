@@ -7,7 +7,8 @@ use crate::common::agent::{Agent, PATTERN, stderr, stdout, vedette};
 use crate::common::wait_for;
 
 fn fetch(url: &str) -> String {
-    let output = Command::new("curl").args(["-sS", "-i", "--noproxy", "*", "--max-time", "30", url]).output().expect("curl");
+    let output =
+        Command::new("curl").args(["-sS", "-i", "--noproxy", "*", "--max-time", "30", url]).output().expect("curl");
     assert!(output.status.success(), "{}", stderr(&output));
     stdout(&output)
 }
@@ -45,7 +46,9 @@ fn prometheus_reads_what_the_heartbeat_says() {
     let mut parser = Command::new("python3").args(["-c", PARSER]).stdin(Stdio::piped()).spawn().expect("python3");
     std::io::Write::write_all(&mut parser.stdin.take().expect("piped"), page.as_bytes()).expect("read");
     match parser.wait().expect("our child").code() {
-        Some(77) => eprintln!("SKIPPED: no prometheus_client here (pip install prometheus_client): only our own checks"),
+        Some(77) => {
+            eprintln!("SKIPPED: no prometheus_client here (pip install prometheus_client): only our own checks")
+        }
         code => assert_eq!(code, Some(0), "{page}"),
     }
     drop(agent);

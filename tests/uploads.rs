@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use vedette::agent::config::{
-    CameraId, Credentials, Device, Schedule, Span, Upload, UploadPolicy, UploadTarget,
-};
+use vedette::agent::config::{CameraId, Credentials, Device, Schedule, Span, Upload, UploadPolicy, UploadTarget};
 use vedette::agent::incident::{CloseReason, EvidenceSource, Incident, Transition};
 use vedette::agent::store::{
-    ClipDone, ClipIntent, ClipRecording, DeviceContext, IncidentRecord, Limits, OutboxPolicy, Store, StoredUpload, Times,
-    UploadState,
+    ClipDone, ClipIntent, ClipRecording, DeviceContext, IncidentRecord, Limits, OutboxPolicy, Store, StoredUpload,
+    Times, UploadState,
 };
 use vedette::agent::upload::{self, Pacing, UploadCounters, Uploads};
 use vedette::base::clock::{Clock, Mono, SystemClock, Wall};
@@ -27,7 +25,7 @@ use vedette::contract::alert::{AlertKind, ClockState};
 use vedette::contract::outbox::Outbox;
 
 use crate::common::agent::{Agent, stderr, stdout};
-use crate::common::broker::Broker;
+use crate::common::broker::{Broker, Pki};
 use crate::common::bucket::{ACCESS_KEY, Asked, Bucket, SECRET_KEY};
 use crate::common::wait_for;
 
@@ -69,7 +67,8 @@ impl Shelf {
         let path = format!("clips/2026/11/22/gate/180000_{id}.mp4");
         let file = self.dir.join(&path);
         let mut random = fastrand::Rng::with_seed(id.as_u128() as u64);
-        let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(bytes).collect();
+        let mut content = vec![0; bytes];
+        random.fill(&mut content);
         std::fs::create_dir_all(file.parent().expect("below clips")).expect("writable");
         std::fs::write(&file, &content).expect("writable");
         self.store.clip_recording(ClipRecording { incident: id, path }).expect("recorded");
@@ -156,11 +155,16 @@ const QUICK: Pacing = Pacing {
     refused_first: Duration::from_millis(800),
     refused_most: Duration::from_secs(5),
     look_every: Duration::from_millis(20),
-    stalled_after: Duration::from_secs(5),
+    // Other tests may have the machine.
+    stalled_after: Duration::from_secs(60),
 };
 
 impl Task {
     fn start(shelf: &Shelf, upload: Upload) -> Task {
+        Task::start_with(shelf, upload, QUICK)
+    }
+
+    fn start_with(shelf: &Shelf, upload: Upload, pacing: Pacing) -> Task {
         let (stop, counters) = (StopToken::new(), Arc::<UploadCounters>::default());
         let parts = upload::Parts {
             upload,
@@ -169,7 +173,7 @@ impl Task {
             store: shelf.store.clone(),
             knows_time_of_day: Arc::new(|| true),
             clock: Arc::new(SystemClock::new()),
-            pacing: QUICK,
+            pacing,
             counters: counters.clone(),
             stop: stop.clone(),
             beat: Beat::detached(),
@@ -238,7 +242,8 @@ fn a_clip_that_is_asked_for_goes_in_parts_is_verified_and_announced() {
         assert_eq!((row.attempts, row.error), (1, None));
         let object = bucket.object(&format!("/clips/{}", key(id))).expect("it is there");
         let alert = shelf.store.pending(0, 100).expect("readable").into_iter().map(|row| row.alert);
-        let alert = alert.filter(|a| a.incident.id == id).find(|a| a.kind == AlertKind::ClipUploaded).expect("announced");
+        let alert =
+            alert.filter(|a| a.incident.id == id).find(|a| a.kind == AlertKind::ClipUploaded).expect("announced");
         let clip = alert.clip.expect("a clip");
         assert_eq!(clip.url, row.url);
         assert_eq!((object.len(), clip.size_bytes), (bytes, Some(bytes as u64)));
@@ -296,7 +301,7 @@ fn a_server_that_fails_or_is_away_delays_and_loses_nothing() {
         let row = wait_for("both to have been tried", || shelf.row(id).filter(|row| row.error.is_some()));
         assert!(row.error.expect("one").contains("could not"), "each has its turn, and says why");
     }
-    let bucket = Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("still free"), false);
+    let bucket = Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("still free"), false, None);
     bucket.fail(3, 500);
     for id in ids {
         let row = shelf.wait_until(id, UploadState::Done);
@@ -380,6 +385,95 @@ fn a_file_that_is_not_what_was_recorded_is_not_sent() {
     let row = shelf.wait_until(rotten, UploadState::Failed);
     assert!(row.error.expect("a reason").contains("not what was recorded"));
     assert_eq!(bucket.keys(), [format!("/clips/{}", key(good))]);
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_and_found_again() {
+    let (shelf, bucket) = (Shelf::new(), Bucket::s3());
+    let id = shelf.clip(7 * MB);
+    shelf.store.request_upload(id, "cli").expect("queued");
+    bucket.hold(2);
+    let pacing = Pacing { stalled_after: Duration::from_secs(2), ..QUICK };
+    let _task = Task::start_with(&shelf, to_s3(bucket.port()), pacing);
+    let error = wait_for("us to lose patience", || {
+        let held = bucket.part_has_begun(2).then(|| shelf.row(id))?;
+        held.and_then(|row| row.error).filter(|e| e.contains("part 2"))
+    });
+    assert!(error.contains("took nothing and said nothing"), "{error}");
+    bucket.let_go();
+    let row = shelf.wait_until(id, UploadState::Done);
+    assert!(row.attempts > 1, "{row:?}");
+    assert_eq!(bucket.object(&format!("/clips/{}", key(id))).map(|o| o.len()), Some(7 * MB));
+}
+
+#[test]
+fn over_tls_only_to_who_the_authority_vouches_for() {
+    let pki = Pki::new();
+    let bucket = Bucket::web_over_tls(&pki);
+    let url = format!("https://127.0.0.1:{}", bucket.port());
+    let upload = |ca_pem| Upload { target: UploadTarget::Http { url: url.clone() }, ca_pem, ..to_web(0) };
+    let shelf = Shelf::new();
+    let id = shelf.clip(200_000);
+    shelf.store.request_upload(id, "cli").expect("queued");
+    for ca_pem in [None, Some(Pki::new().read("ca.crt"))] {
+        let before = shelf.row(id).map_or(0, |row| row.attempts);
+        let task = Task::start(&shelf, upload(ca_pem));
+        let row = wait_for("a failure", || shelf.row(id).filter(|row| row.attempts > before && row.error.is_some()));
+        assert!(row.error.expect("one").to_lowercase().contains("certificate"), "nobody that it trusts");
+        drop(task);
+    }
+    assert!(bucket.log().is_empty(), "not a byte of HTTP: {:?}", bucket.log());
+    let _task = Task::start(&shelf, upload(Some(pki.read("ca.crt"))));
+    shelf.wait_until(id, UploadState::Done);
+    assert_eq!(bucket.keys().len(), 1);
+}
+
+/// moto's S3, which was not written here, where Python has it.
+struct Moto(std::process::Child);
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
+fn another_s3_takes_it_too() {
+    use std::process::{Command, Stdio};
+
+    let python =
+        |args: &[&str]| Command::new("python3").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !python(&["-c", "import moto.server, flask"]).is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no moto here (python3 -m pip install 'moto[server]'): only our own S3 is tested");
+        return;
+    }
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+    let server = Command::new("python3")
+        .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("python3");
+    let _server = Moto(server);
+    let base = format!("http://127.0.0.1:{port}");
+    let curl = |args: &[&str]| Command::new("curl").args(["-sSf", "--noproxy", "*"]).args(args).output().expect("curl");
+    let put = ["-X", "PUT", &format!("{base}/clips")];
+    wait_for("moto and its bucket", || curl(&put).status.success().then_some(()));
+    let shelf = Shelf::new();
+    let ids = [shelf.clip(13 * MB), shelf.clip(50_000)];
+    for id in ids {
+        shelf.store.request_upload(id, "cli").expect("queued");
+    }
+    let _task = Task::start(&shelf, to_s3(port));
+    for id in ids {
+        let row = shelf.wait_until(id, UploadState::Done);
+        assert_eq!(row.attempts, 1, "{row:?}");
+        let file = std::fs::read(shelf.dir.join(format!("clips/2026/11/22/gate/180000_{id}.mp4"))).expect("there");
+        let there = curl(&[&format!("{base}/clips/{}", key(id))]);
+        assert!(there.stdout == file, "{} bytes came back: {}", there.stdout.len(), stderr(&there));
+    }
 }
 
 #[test]

@@ -4,12 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use aws_lc_rs::hmac;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use vedette::base::clock::{Clock, Mono, SystemClock};
 use vedette::base::digest;
+
+use super::broker::Pki;
 
 pub const ACCESS_KEY: &str = "AKIAVEDETTE";
 pub const SECRET_KEY: &str = "correct-horse-7731";
@@ -62,16 +67,31 @@ pub struct Bucket {
 impl Bucket {
     /// An S3 service.
     pub fn s3() -> Bucket {
-        Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), false)
+        Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), false, None)
     }
 
     /// A web server that takes PUT from user `device`.
     pub fn web() -> Bucket {
-        Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), true)
+        Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), true, None)
+    }
+
+    /// The same behind TLS, as the authority's `server`.
+    pub fn web_over_tls(pki: &Pki) -> Bucket {
+        let (cert, key) = (pki.read("server.crt"), pki.read("server.key"));
+        let chain = CertificateDer::pem_slice_iter(&cert).collect::<Result<_, _>>().expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(&key).expect("PEM");
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("known versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        Bucket::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), true, Some(Arc::new(config)))
     }
 
     /// The same on a port that was chosen before.
-    pub fn on(listener: TcpListener, web: bool) -> Bucket {
+    pub fn on(listener: TcpListener, web: bool, tls: Option<Arc<ServerConfig>>) -> Bucket {
         let address = listener.local_addr().expect("bound");
         let shared =
             Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), clock: SystemClock::new(), web });
@@ -79,8 +99,11 @@ impl Bucket {
             let shared = Arc::clone(&shared);
             move || {
                 for stream in listener.incoming().flatten() {
-                    let shared = Arc::clone(&shared);
-                    std::thread::spawn(move || shared.serve(stream));
+                    let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                    std::thread::spawn(move || match tls {
+                        None => shared.serve(stream),
+                        Some(tls) => shared.serve(StreamOwned::new(ServerConnection::new(tls).ok()?, stream)),
+                    });
                 }
             }
         });
@@ -143,8 +166,7 @@ struct Request {
 }
 
 impl Shared {
-    fn serve(&self, stream: TcpStream) -> Option<()> {
-        let mut writer = stream.try_clone().ok()?;
+    fn serve(&self, stream: impl Read + Write) -> Option<()> {
         let mut reader = BufReader::new(stream);
         loop {
             let mut line = String::new();
@@ -179,9 +201,14 @@ impl Shared {
             let asked = Asked { method: request.method.clone(), path, query, status, from, to };
             // Said before it is answered: who has the answer finds it here.
             self.state.lock().ok()?.log.push(asked);
-            let length = if head.contains("content-length") { String::new() } else { format!("content-length: {}\r\n", text.len()) };
+            let length = if head.contains("content-length") {
+                String::new()
+            } else {
+                format!("content-length: {}\r\n", text.len())
+            };
             let text = if request.method == "HEAD" { String::new() } else { text };
-            write!(writer, "HTTP/1.1 {status} X\r\n{head}{length}\r\n{text}").ok()?;
+            write!(reader.get_mut(), "HTTP/1.1 {status} X\r\n{head}{length}\r\n{text}").ok()?;
+            reader.get_mut().flush().ok()?;
         }
     }
 
@@ -195,7 +222,8 @@ impl Shared {
         }
         if self.web {
             // "device:correct-horse-7731"
-            if r.headers.get("authorization").map(String::as_str) != Some("Basic ZGV2aWNlOmNvcnJlY3QtaG9yc2UtNzczMQ==") {
+            if r.headers.get("authorization").map(String::as_str) != Some("Basic ZGV2aWNlOmNvcnJlY3QtaG9yc2UtNzczMQ==")
+            {
                 return error(401, "Unauthorized");
             }
         } else if let Err(code) = verify(r, path, query) {
@@ -206,7 +234,8 @@ impl Shared {
             ("POST", None) if query.contains_key("uploads") => {
                 let id = format!("upload-{}", state.uploads.len() + state.log.len());
                 state.uploads.insert(id.clone(), BTreeMap::new());
-                let body = format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>");
+                let body =
+                    format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>");
                 (200, String::new(), body)
             }
             ("PUT", Some(id)) => {
@@ -228,7 +257,7 @@ impl Shared {
                         return error(400, "EntityTooSmall");
                     }
                 }
-                let whole: Vec<u8> = parts.values().flatten().copied().collect();
+                let whole = parts.values().map(Vec::as_slice).collect::<Vec<_>>().concat();
                 state.uploads.remove(&id);
                 state.objects.insert(path.to_owned(), whole);
                 let body = "<CompleteMultipartUploadResult><ETag>\"x\"</ETag></CompleteMultipartUploadResult>";
@@ -288,9 +317,8 @@ fn verify(r: &Request, path: &str, query: &BTreeMap<String, String>) -> Result<(
     let request = format!("{}\n{path}\n{}\n{headers}\n{signed}\n{payload}", r.method, queries.join("&"));
     let date = r.headers.get("x-amz-date").ok_or("AccessDenied")?;
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", digest::of_bytes(request.as_bytes()));
-    let mac = |key: &[u8], text: &str| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
-    };
+    let mac =
+        |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec();
     let key = scope.split('/').fold(format!("AWS4{SECRET_KEY}").into_bytes(), |key, step| mac(&key, step));
     let signature: String = mac(&key, &to_sign).iter().map(|b| format!("{b:02x}")).collect();
     if fields.get("Signature") == Some(&signature.as_str()) { Ok(()) } else { Err("SignatureDoesNotMatch") }

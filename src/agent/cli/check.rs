@@ -75,7 +75,8 @@ fn network(config: &Config) -> Vec<Note> {
         notes.push(note("upload.policy", format!("{which} leave the device: to {to}{when}")));
     }
     if let Some(listen) = config.http.listen {
-        let reach = if listen.ip().is_loopback() { "on this machine only" } else { "for who reaches it, with a signed link" };
+        let reach =
+            if listen.ip().is_loopback() { "on this machine only" } else { "for who reaches it, with a signed link" };
         let certificate = match config.http.certificate {
             Some(_) => "with the installer's certificate",
             None => "with a certificate that the device makes and signs itself: `vedette status` shows its fingerprint",

@@ -182,9 +182,7 @@ fn upload(config: &ConfigArgs, id: Uuid) -> anyhow::Result<Outcome> {
 }
 
 /// Asks the daemon, and prints its answer or its refusal.
-fn ask(
-    request: impl Future<Output = Result<serde_json::Value, client::ClientError>>,
-) -> anyhow::Result<Outcome> {
+fn ask(request: impl Future<Output = Result<serde_json::Value, client::ClientError>>) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(request)?;
     if let Some(why) = answer["refused"].as_str() {

@@ -47,7 +47,8 @@ pub(super) fn metrics(s: &mut Section<'_>) -> Option<Option<SocketAddr>> {
 }
 
 fn address<'a>(such_as: &str) -> Kind<'a, SocketAddr> {
-    let allowed = format!("an address and a port such as {such_as:?} or \"[::1]:8443\"; 0.0.0.0 and [::] are all addresses");
+    let allowed =
+        format!("an address and a port such as {such_as:?} or \"[::1]:8443\"; 0.0.0.0 and [::] are all addresses");
     Kind::of_text(allowed, |text| match text.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Ok(address),
         Ok(_) => Err(Fault::new("has port 0")),

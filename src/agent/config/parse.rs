@@ -14,7 +14,8 @@ use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
 use super::{
-    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, http, mqtt, schedule, upload,
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, http, mqtt, schedule,
+    upload,
 };
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).

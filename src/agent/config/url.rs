@@ -120,7 +120,10 @@ fn web(text: &str, scheme: &str, parts: &Parts<'_>) -> Web {
 fn plain_path<'u>(parts: &Parts<'u>) -> Result<&'u str, Fault> {
     let path = parts.rest.trim_matches('/');
     let plain = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     match path.is_empty() || path.split('/').all(plain) {
         true => Ok(path),

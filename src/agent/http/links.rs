@@ -133,7 +133,8 @@ impl Links {
     pub fn link(&self, medium: Medium, incident: Uuid, now: Wall) -> Link {
         let until = now + self.valid;
         let (path, expires) = (medium.path(incident), until.unix_ms().div_euclid(1000));
-        let sig: String = hmac::sign(&self.key, &signed(&path, expires)).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let sig: String =
+            hmac::sign(&self.key, &signed(&path, expires)).as_ref().iter().map(|b| format!("{b:02x}")).collect();
         Link { url: format!("{}{path}?expires={expires}&sig={sig}", self.base), expires: until.rfc3339() }
     }
 
@@ -177,7 +178,10 @@ mod tests {
         let now = Wall::from_unix_ms(1_790_000_000_500);
         let link = open().link(Medium::Clip, Uuid::max(), now);
         let (path, expires, sig) = parts(&link);
-        assert_eq!((path.as_str(), expires.as_str()), ("/clips/ffffffff-ffff-ffff-ffff-ffffffffffff.mp4", "1790000060"));
+        assert_eq!(
+            (path.as_str(), expires.as_str()),
+            ("/clips/ffffffff-ffff-ffff-ffff-ffffffffffff.mp4", "1790000060")
+        );
         let later = |s: u64| open().check(&path, &expires, &sig, now + Duration::from_secs(s));
         assert_eq!((later(0), later(59), later(62)), (Ok(()), Ok(()), Err(Refused::Expired)));
         let mode = std::fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();

@@ -71,7 +71,11 @@ fn device(page: &mut Page, status: &DeviceStatus) {
     ];
     page.gauge("vedette_build_info", "The agent and its model; always 1.", [(info, 1.0)]);
     page.gauge("vedette_uptime_seconds", "Since the daemon started.", one(status.health.uptime_s as f64));
-    page.gauge("vedette_clock_synchronised", "1: a time source disciplines the clock.", one(flag(status.clock.synchronised)));
+    page.gauge(
+        "vedette_clock_synchronised",
+        "1: a time source disciplines the clock.",
+        one(flag(status.clock.synchronised)),
+    );
     let error = status.clock.estimated_error_ms.map(|ms| (Vec::new(), ms / 1e3));
     page.gauge("vedette_clock_error_seconds", "The kernel's estimate of the clock's error.", error);
 }
@@ -161,9 +165,17 @@ fn machine(page: &mut Page, health: &HealthReport) {
 }
 
 fn queue(page: &mut Page, outbox: &OutboxStatus) {
-    page.counter("vedette_outbox_alerts_total", "Alerts written since the device is in use.", one(outbox.newest as f64));
+    page.counter(
+        "vedette_outbox_alerts_total",
+        "Alerts written since the device is in use.",
+        one(outbox.newest as f64),
+    );
     page.gauge("vedette_outbox_pending", "Alerts that no broker has yet.", one(outbox.pending as f64));
-    page.gauge("vedette_outbox_unconfirmed", "Alerts that no consumer has confirmed yet.", one(outbox.unconfirmed as f64));
+    page.gauge(
+        "vedette_outbox_unconfirmed",
+        "Alerts that no consumer has confirmed yet.",
+        one(outbox.unconfirmed as f64),
+    );
     let given_up: u64 = outbox.given_up.iter().map(|(first, last)| last - first + 1).sum();
     page.gauge("vedette_outbox_given_up", "Alerts that were given up and that a consumer lacks.", one(given_up as f64));
 }
@@ -219,7 +231,8 @@ impl Page {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&'static str, String)], value: f64) {
-        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         match labels.is_empty() {
             true => self.line(format_args!("{name} {value}")),
             false => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),

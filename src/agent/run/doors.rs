@@ -126,7 +126,8 @@ pub fn links_to(
     incident: Uuid,
     clock: &dyn Clock,
 ) -> Result<serde_json::Value, String> {
-    let links = links.ok_or("this device serves no clips: http.listen is not set, or its certificate cannot be used")?;
+    let links =
+        links.ok_or("this device serves no clips: http.listen is not set, or its certificate cannot be used")?;
     let stored = store.reader().incident(incident).map_err(|e| Chain(&e).to_string())?;
     let stored = stored.ok_or_else(|| format!("the store knows no incident {incident}"))?;
     let clip = stored.incident.clip.ok_or("no clip was planned of it")?;

@@ -68,8 +68,6 @@ pub struct PendingUpload {
     pub size_bytes: u64,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// A person or a consumer asked for it, not the policy.
-    pub wanted: bool,
     /// What a server has of it.
     pub parts: Option<PartsSent>,
 }
@@ -130,7 +128,11 @@ impl Store {
 
     /// It went wrong, for now or for good.
     pub fn upload_trouble(&self, incident: Uuid, why: &str, give_up: bool) -> Result<(), StoreError> {
-        self.upload("record what is wrong with an upload", incident, UploadStep::Trouble { why: why.to_owned(), give_up })
+        self.upload(
+            "record what is wrong with an upload",
+            incident,
+            UploadStep::Trouble { why: why.to_owned(), give_up },
+        )
     }
 
     /// A clip is at `url`, whole: with its `clip_uploaded` alert.
@@ -198,22 +200,20 @@ impl Reader {
         self.with(|conn, path| {
             let fail = sql("read what is to be uploaded", path);
             let query = format!(
-                "SELECT u.incident, c.path, c.size_bytes, c.sha256, u.requested_by, u.parts
+                "SELECT u.incident, c.path, c.size_bytes, c.sha256, u.parts
                  FROM uploads u JOIN clips c ON c.incident = u.incident WHERE {restrict} LIMIT ?1"
             );
             let mut statement = conn.prepare_cached(&query).map_err(fail)?;
             let rows = statement
                 .query_map([limit], |r| {
-                    let who: String = r.get(4)?;
                     let pending = PendingUpload {
                         incident: Uuid::nil(),
                         path: r.get::<_, Option<String>>(1)?.unwrap_or_default(),
                         size_bytes: r.get::<_, Option<i64>>(2)?.unwrap_or_default() as u64,
                         sha256: r.get::<_, Option<String>>(3)?.unwrap_or_default(),
-                        wanted: who != BY_POLICY,
                         parts: None,
                     };
-                    Ok((r.get::<_, String>(0)?, pending, r.get::<_, Option<String>>(5)?))
+                    Ok((r.get::<_, String>(0)?, pending, r.get::<_, Option<String>>(4)?))
                 })
                 .map_err(fail)?;
             rows.map(|row| {
@@ -295,15 +295,17 @@ impl Apply<'_> {
                     .map_err(fail)?;
             }
             UploadStep::Begun => {
-                let query = format!("UPDATE uploads SET state = 'uploading', attempts = attempts + 1 WHERE {unfinished}");
+                let query =
+                    format!("UPDATE uploads SET state = 'uploading', attempts = attempts + 1 WHERE {unfinished}");
                 self.conn().execute(&query, [id]).map_err(fail)?;
             }
             UploadStep::Parts(parts) => {
-                let json = parts.as_ref().map(serde_json::to_string).transpose().map_err(|e| StoreError::Malformed {
-                    path: self.path().to_owned(),
-                    what: "the parts of an upload",
-                    source: Arc::new(e),
-                })?;
+                let json =
+                    parts.as_ref().map(serde_json::to_string).transpose().map_err(|e| StoreError::Malformed {
+                        path: self.path().to_owned(),
+                        what: "the parts of an upload",
+                        source: Arc::new(e),
+                    })?;
                 self.conn()
                     .execute("UPDATE uploads SET parts = ?2 WHERE incident = ?1 AND state != 'done'", params![id, json])
                     .map_err(fail)?;

@@ -157,7 +157,11 @@ struct Paced {
 }
 
 impl Paced {
-    async fn new(line: &Line, body: impl Body<Data = Bytes, Error = HttpError>, moved_on: Arc<AtomicU64>) -> Result<Paced, HttpError> {
+    async fn new(
+        line: &Line,
+        body: impl Body<Data = Bytes, Error = HttpError>,
+        moved_on: Arc<AtomicU64>,
+    ) -> Result<Paced, HttpError> {
         let mut frames = VecDeque::new();
         let mut body = std::pin::pin!(body);
         // It is in memory, and gives all it has at once.

@@ -146,7 +146,6 @@ mod tests {
             path: String::new(),
             size_bytes: 1,
             sha256: String::new(),
-            wanted: false,
             parts: None,
         }
     }

@@ -10,12 +10,13 @@ use object_store::http::{HttpBuilder, HttpStore};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as Key;
 use object_store::{
-    Attribute, Attributes, ClientOptions, Error, ObjectStoreExt, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
+    Attribute, Attributes, ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, RetryConfig,
 };
 
+use super::UploadCounters;
 use super::line::{Line, Wire};
 use super::plan::{Pacing, Trouble};
-use super::UploadCounters;
 use crate::agent::config::{Credentials, Upload, UploadTarget};
 use crate::base::clock::Clock;
 use crate::base::error::Chain;

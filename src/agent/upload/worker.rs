@@ -15,9 +15,9 @@ use std::time::Duration;
 use object_store::path::Path as Key;
 use uuid::Uuid;
 
+use super::Parts;
 use super::plan::{Planner, Trouble, Turn, is_open};
 use super::remote::{Remote, RemoteError};
-use super::Parts;
 use crate::agent::config::UploadPolicy;
 use crate::agent::store::{BY_POLICY, PartsSent, PendingUpload, Store, StoreError, UploadState};
 use crate::base::clock::Mono;
@@ -49,10 +49,13 @@ enum SendError {
 /// Sends clips until stopped. An error means that the config cannot be used.
 pub async fn run(parts: Parts) -> Result<(), RemoteError> {
     let remote = Remote::new(&parts.upload, &parts.pacing, &parts.counters, &parts.clock)?;
-    log::info!("upload: clips go to {remote}, {}", match parts.upload.policy {
-        UploadPolicy::Always => "all of them",
-        UploadPolicy::OnRequest => "those that are asked for",
-    });
+    log::info!(
+        "upload: clips go to {remote}, {}",
+        match parts.upload.policy {
+            UploadPolicy::Always => "all of them",
+            UploadPolicy::OnRequest => "those that are asked for",
+        }
+    );
     let planner = Planner::new(&parts.pacing);
     let mut worker = Worker { remote, planner, parts, said_closed: false };
     let (stop, beat) = (worker.parts.stop.clone(), worker.parts.beat.clone());

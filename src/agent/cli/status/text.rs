@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use crate::contract::heartbeat::{CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth, UploadHealth};
+use crate::contract::heartbeat::{
+    CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth, UploadHealth,
+};
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
 use crate::contract::status::{DeviceStatus, HttpsStatus};
 

@@ -37,7 +37,10 @@ fn clips_stay_unless_the_policy_lets_them_go() {
     assert_eq!((more.ca_pem, more.schedule.unwrap().name), (Some(CERTIFICATE.into()), "nights".into()));
     let web = site.parse(&with("[upload]\npolicy = \"on_request\"\nurl = \"https://dav.example/clips/\"\n")).unwrap();
     let web = web.upload.unwrap();
-    assert_eq!((web.policy, web.target), (UploadPolicy::OnRequest, UploadTarget::Http { url: "https://dav.example/clips".into() }));
+    assert_eq!(
+        (web.policy, web.target),
+        (UploadPolicy::OnRequest, UploadTarget::Http { url: "https://dav.example/clips".into() })
+    );
 }
 
 #[test]
@@ -83,7 +86,8 @@ fn a_reload_names_what_needs_a_restart() {
     let site = Site::new();
     let old = site.parse(&with(S3)).unwrap();
     let new = S3.replace("always", "on_request").replace("clips/a", "other/a");
-    let new = site.parse(&with(&format!("{new}limit_kbps = 800\n[http]\nlisten = \"[::1]:1\"\n[metrics]\nlisten = \"[::1]:2\"")));
+    let new = site
+        .parse(&with(&format!("{new}limit_kbps = 800\n[http]\nlisten = \"[::1]:1\"\n[metrics]\nlisten = \"[::1]:2\"")));
     let shown: Vec<String> = old.diff(&new.unwrap()).iter().map(Change::to_string).collect();
     let keys = ["upload.policy", "upload.url", "upload.limit_kbps", "http.listen", "metrics.listen"];
     assert_eq!(shown, keys.map(|key| format!("{key}: needs a restart")));

@@ -46,7 +46,13 @@ fn full() -> DeviceStatus {
         clock: ClockState { synchronised: true, estimated_error_ms: Some(2.5) },
         cameras: Vec::new(),
         health,
-        outbox: Some(OutboxStatus { newest: 9, oldest_kept: Some(4), pending: 2, unconfirmed: 3, given_up: vec![(1, 3)] }),
+        outbox: Some(OutboxStatus {
+            newest: 9,
+            oldest_kept: Some(4),
+            pending: 2,
+            unconfirmed: 3,
+            given_up: vec![(1, 3)],
+        }),
         https: None,
     }
 }
@@ -106,9 +112,25 @@ fn names_keep_to_the_conventions() {
     for (name, kind) in &kinds {
         assert!(name.starts_with("vedette_") && !name.contains("__"), "{name}");
         assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
-        assert!(kind == "summary" || !(name.ends_with("_sum") || name.ends_with("_count") || name.ends_with("_bucket")), "{name}");
+        assert!(
+            kind == "summary" || !(name.ends_with("_sum") || name.ends_with("_count") || name.ends_with("_bucket")),
+            "{name}"
+        );
         for word in name.split('_') {
-            let bad = ["ms", "milliseconds", "mb", "kb", "kbps", "mhz", "percent", "minutes", "hours", "counter", "gauge", "summary"];
+            let bad = [
+                "ms",
+                "milliseconds",
+                "mb",
+                "kb",
+                "kbps",
+                "mhz",
+                "percent",
+                "minutes",
+                "hours",
+                "counter",
+                "gauge",
+                "summary",
+            ];
             assert!(!bad.contains(&word), "{name}: {word}");
         }
     }

@@ -39,13 +39,7 @@ impl Durations {
             let rank = (sorted.len() * percent).div_ceil(100);
             sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Timing {
-            count: self.count,
-            median: at(50),
-            p99: at(99),
-            max: at(100),
-            sum: self.sum.as_secs_f64() * 1000.0,
-        }
+        Timing { count: self.count, median: at(50), p99: at(99), max: at(100), sum: self.sum.as_secs_f64() * 1000.0 }
     }
 }
 

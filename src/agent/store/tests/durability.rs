@@ -175,7 +175,7 @@ fn a_newer_a_foreign_and_a_damaged_database_are_refused_by_name() {
     let db = database_path(dir.path());
     Connection::open(&db).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("changed");
     let e = open(dir.path());
-    assert!(matches!(e, StoreError::Newer { found: 99, known: 3, .. }), "{e}");
+    assert!(matches!(e, StoreError::Newer { found: 99, known: 4, .. }), "{e}");
     assert!(matches!(Reader::open(dir.path()), Err(StoreError::Newer { .. })));
 
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -208,7 +208,7 @@ fn a_database_of_the_first_version_is_taken_over() {
     let rig = Rig::new(OutboxPolicy::LocalOnly);
     rig.open_incident(1);
     let dir = rig.end();
-    let old = "ALTER TABLE incidents DROP COLUMN peak_fps; ALTER TABLE incidents DROP COLUMN clock; \
+    let old = "DROP TABLE uploads; ALTER TABLE incidents DROP COLUMN peak_fps; ALTER TABLE incidents DROP COLUMN clock; \
                DROP INDEX outbox_by_incident; ALTER TABLE outbox DROP COLUMN made_ran_ms; DROP TABLE running; \
                DROP INDEX clips_done; ALTER TABLE clips DROP COLUMN aged_from_ms; \
                ALTER TABLE clips DROP COLUMN made_ran_ms; PRAGMA user_version = 1";
