@@ -40,7 +40,7 @@ impl RemoteError {
     }
 
     fn of(operation: &str, e: &Error) -> Self {
-        let said = Chain(e).to_string();
+        let said = causes(e);
         let (trouble, hint) = match e {
             _ if said.contains("RequestTimeTooSkewed") => (Trouble::Refused, ": is the device's clock right?"),
             Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => {
@@ -52,7 +52,7 @@ impl RemoteError {
             _ => (Trouble::Away, ""),
         };
         let unknown = matches!(e, Error::NotFound { .. }) && !said.contains("NoSuchBucket");
-        let short: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
+        let short: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(600).collect();
         RemoteError { what: format!("could not {operation}{hint}: {short}"), trouble, unknown }
     }
 }
@@ -224,6 +224,21 @@ impl Remote {
             Kind::Http { .. } => Err(RemoteError::new(Trouble::Clip, "HTTP PUT knows no parts")),
         }
     }
+}
+
+/// The chain of causes, each once: object_store's own words repeat those of what is below them.
+fn causes(e: &Error) -> String {
+    let mut said = e.to_string();
+    let mut source = std::error::Error::source(e);
+    while let Some(e) = source {
+        let cause = e.to_string();
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+        source = e.source();
+    }
+    said
 }
 
 fn attributes() -> Attributes {
