@@ -10,6 +10,7 @@ pub mod infer;
 pub mod incident;
 pub mod store;
 pub mod clip;
+pub mod upload;
 pub mod uplink;
 pub mod control;
 pub mod http;

@@ -25,6 +25,8 @@ pub enum AlertKind {
     ClipReady,
     /// Its clip could not be made, or is gone; `clip.lost_because` says why.
     ClipLost,
+    /// Its clip is elsewhere too: `clip.url` says where.
+    ClipUploaded,
 }
 
 /// An alert as it is stored: everything but the sequence number and what is only known when it is sent.
@@ -184,4 +186,6 @@ pub struct ClipReport {
     pub peak_jpeg_path: Option<String>,
     /// Why there is none.
     pub lost_because: Option<String>,
+    /// Where it was uploaded to: `s3://bucket/key`, or the URL that it was PUT to.
+    pub url: Option<String>,
 }

@@ -73,6 +73,9 @@ pub enum AlertType {
     /// Its clip could not be made.
     #[serde(rename = "org.vedette.alert.clip_lost.v1")]
     ClipLost,
+    /// Its clip was uploaded: `clip.url`.
+    #[serde(rename = "org.vedette.alert.clip_uploaded.v1")]
+    ClipUploaded,
 }
 
 impl From<AlertKind> for AlertType {
@@ -83,6 +86,7 @@ impl From<AlertKind> for AlertType {
             AlertKind::Closed => AlertType::Closed,
             AlertKind::ClipReady => AlertType::ClipReady,
             AlertKind::ClipLost => AlertType::ClipLost,
+            AlertKind::ClipUploaded => AlertType::ClipUploaded,
         }
     }
 }
@@ -280,6 +284,7 @@ pub fn user_properties(dispatch: &Dispatch, seq: Option<u64>) -> Vec<(String, St
                 AlertKind::Closed => "closed",
                 AlertKind::ClipReady => "clip_ready",
                 AlertKind::ClipLost => "clip_lost",
+                AlertKind::ClipUploaded => "clip_uploaded",
             };
             let mut class = alert.incident.class.clone();
             shorten_text(&mut class);
@@ -332,8 +337,8 @@ impl AlertData {
             shorten_text(&mut label);
             scores.insert(label, score);
         }
-        if let Some(ClipReport { planned_start, start, path, sha256, peak_jpeg_path, lost_because, .. }) = clip {
-            for text in [planned_start, start, path, sha256, peak_jpeg_path, lost_because] {
+        if let Some(ClipReport { planned_start, start, path, sha256, peak_jpeg_path, lost_because, url, .. }) = clip {
+            for text in [planned_start, start, path, sha256, peak_jpeg_path, lost_because, url] {
                 text.iter_mut().for_each(shorten_text);
             }
         }

@@ -60,6 +60,24 @@ pub struct HealthReport {
     pub temperatures_c: BTreeMap<String, f32>,
     /// What holds the machine back; absent where nothing of it can be read.
     pub throttling: Option<ThrottlingHealth>,
+    /// Clips that leave the device; absent where none does, by policy.
+    #[serde(default)]
+    pub uploads: Option<UploadHealth>,
+}
+
+/// Clips that leave the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct UploadHealth {
+    /// To be sent.
+    pub pending: u64,
+    /// Sent, of those that the device still knows.
+    pub done: u64,
+    /// Given up, of those that the device still knows.
+    pub failed: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Bytes handed to the network.
+    pub sent_bytes: u64,
 }
 
 /// One camera: its state, and its counters.
@@ -166,6 +184,9 @@ pub struct Timing {
     pub p99: f32,
     /// The longest.
     pub max: f32,
+    /// All of them together, since the start.
+    #[serde(default)]
+    pub sum: f64,
 }
 
 /// Memory. A Jetson's graphics processor uses the machine's.

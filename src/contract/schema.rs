@@ -36,7 +36,7 @@ mod tests {
     use super::super::cloudevent::{self, Number, Sending};
     use super::super::heartbeat::{
         CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, StallHealth,
-        ThrottlingHealth, WearHealth,
+        ThrottlingHealth, UploadHealth, WearHealth,
     };
     use super::super::notice::{NoticeKind, Trouble};
     use super::super::outbox::OutboxStatus;
@@ -86,8 +86,14 @@ mod tests {
     #[test]
     fn alerts_keep_to_their_schema() {
         let topics = DeviceTopics::new("depot", "gate-1").unwrap();
-        let kinds =
-            [AlertKind::Opened, AlertKind::Updated, AlertKind::Closed, AlertKind::ClipReady, AlertKind::ClipLost];
+        let kinds = [
+            AlertKind::Opened,
+            AlertKind::Updated,
+            AlertKind::Closed,
+            AlertKind::ClipReady,
+            AlertKind::ClipLost,
+            AlertKind::ClipUploaded,
+        ];
         let number = Number { epoch: Uuid::from_u128(9), seq: 1 };
         for (kind, replayed) in kinds.into_iter().zip([true, false].into_iter().cycle()) {
             let alert = cloudevent::tests::alert("north", kind);
@@ -170,6 +176,7 @@ mod tests {
             inference: Some(InferenceHealth { engine: "onnxruntime".into(), ..InferenceHealth::default() }),
             memory: Some(MemoryHealth::default()),
             temperatures_c: BTreeMap::from([("cpu".into(), 51.5)]),
+            uploads: Some(UploadHealth { pending: 2, ..UploadHealth::default() }),
             ..HealthReport::default()
         };
         validate("heartbeat.schema.json", &Heartbeat { origin: origin(), health, outbox: Some(status) });

@@ -23,4 +23,20 @@ pub struct DeviceStatus {
     pub health: HealthReport,
     /// The durable queue; absent without a broker in the config, or while the database does not answer.
     pub outbox: Option<OutboxStatus>,
+    /// Its own HTTPS; absent where nothing listens, by config.
+    #[serde(default)]
+    pub https: Option<HttpsStatus>,
+}
+
+/// The device's own HTTPS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpsStatus {
+    /// Address and port.
+    pub listen: String,
+    /// SHA-256 of its certificate, as `openssl x509 -fingerprint -sha256` writes it.
+    pub fingerprint_sha256: Option<String>,
+    /// The device made the certificate itself: compare its fingerprint.
+    pub self_signed: bool,
+    /// Why it does not work; absent when all is well.
+    pub trouble: Option<String>,
 }

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod broker;
+pub mod bucket;
 pub mod camera;
 pub mod netns;
 pub mod odd_camera;

@@ -91,6 +91,11 @@ impl Pki {
         self.dir.path().join(name)
     }
 
+    /// The content of a file of it.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.file(name)).expect("a file of the authority")
+    }
+
     fn issue(&self, name: &str, common_name: &str, valid: Days) {
         let mut serials = self.serials.lock().expect("nobody panics under it");
         serials.0 += 1;

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::capture::{self, hardware};
-use crate::agent::config::{self, Camera, ConfigError};
+use crate::agent::config::{self, Camera, Config, ConfigError, UploadPolicy, UploadTarget};
 use crate::agent::infer::model::Model;
 use crate::base::error::Chain;
 
@@ -56,6 +56,43 @@ fn cost_of_masks(camera: &Camera) -> Option<Note> {
     })
 }
 
+/// What leaves the device, and what listens on it.
+fn network(config: &Config) -> Vec<Note> {
+    let note = |key: &str, message: String| Note { key: key.to_owned(), message };
+    let mut notes = Vec::new();
+    if let Some(upload) = &config.upload {
+        let which = match upload.policy {
+            UploadPolicy::OnRequest => "clips that are asked for",
+            UploadPolicy::Always => "all clips",
+        };
+        let to = match &upload.target {
+            UploadTarget::S3 { bucket, prefix, endpoint, .. } => {
+                format!("s3://{bucket}/{prefix} at {}", endpoint.as_deref().unwrap_or("Amazon's"))
+            }
+            UploadTarget::Http { url } => url.clone(),
+        };
+        let when = upload.schedule.as_ref().map_or(String::new(), |s| format!(", by [schedule.{}]", s.name));
+        notes.push(note("upload.policy", format!("{which} leave the device: to {to}{when}")));
+    }
+    if let Some(listen) = config.http.listen {
+        let reach =
+            if listen.ip().is_loopback() { "on this machine only" } else { "for who reaches it, with a signed link" };
+        let certificate = match config.http.certificate {
+            Some(_) => "with the installer's certificate",
+            None => "with a certificate that the device makes and signs itself: `vedette status` shows its fingerprint",
+        };
+        notes.push(note("http.listen", format!("{listen} serves clips {reach}, {certificate}")));
+    }
+    if let Some(listen) = config.metrics.filter(|listen| !listen.ip().is_loopback()) {
+        let message = format!(
+            "{listen} is beyond this machine: whoever reaches it reads the names of cameras and how the device is, \
+             unencrypted and without a password; protect it with a firewall, or use 127.0.0.1"
+        );
+        notes.push(note("metrics.listen", message));
+    }
+    notes
+}
+
 pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
     let path = &args.config.config;
     let mut notes = Vec::new();
@@ -64,6 +101,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
             Ok(model) => {
                 let problems = config.check_classes(&model.manifest().classes);
                 notes = config.cameras.iter().filter_map(cost_of_masks).collect();
+                notes.extend(network(&config));
                 let said = problems.iter().map(|p| format!("{}: {p}", path.display())).collect();
                 (problems, said)
             }

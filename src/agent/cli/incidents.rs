@@ -1,6 +1,7 @@
 //! `vedette incidents`: what was seen, from the store; works with and without a daemon.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -9,8 +10,12 @@ use uuid::Uuid;
 use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config;
+use crate::agent::http::client;
 use crate::agent::store::{ClipState, Filter, IncidentState, Reader, StoredIncident, VerdictCounts};
 use crate::base::clock::Wall;
+
+/// How long the daemon may take for its answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// List, show and export the incidents in the device's store
 #[derive(Debug, Args)]
@@ -51,6 +56,20 @@ enum What {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Signed links to an incident's clip and the picture of its peak, from the running daemon's HTTPS (JSON)
+    Link {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The incident's id
+        id: Uuid,
+    },
+    /// Have the running daemon send an incident's clip to where [upload] says, whatever the policy is but "never"
+    Upload {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The incident's id
+        id: Uuid,
     },
     /// Copy incidents to a directory: incidents.jsonl, and each clip and picture of the peak that is ready
     Export {
@@ -109,6 +128,8 @@ pub fn run(args: IncidentsArgs) -> anyhow::Result<Outcome> {
         What::List { config, filter, json } => list(&config, filter.filter(), json),
         What::Show { config, id } => show(&config, id),
         What::Verdicts { config, since, until, json } => verdicts(&config, since, until, json),
+        What::Link { config, id } => link(&config, id),
+        What::Upload { config, id } => upload(&config, id),
         What::Export { config, filter, out } => export(&config, filter.filter(), &out),
     }
 }
@@ -189,6 +210,28 @@ fn verdicts(config: &ConfigArgs, since: Option<Wall>, until: Option<Wall>, json:
             ))?;
         }
     }
+    Ok(Outcome::Good)
+}
+
+fn link(config: &ConfigArgs, id: Uuid) -> anyhow::Result<Outcome> {
+    let config = config::load(&config.config)?;
+    ask(client::link(&config.paths.runtime_dir, id, PATIENCE))
+}
+
+fn upload(config: &ConfigArgs, id: Uuid) -> anyhow::Result<Outcome> {
+    let config = config::load(&config.config)?;
+    ask(client::upload(&config.paths.runtime_dir, id, PATIENCE))
+}
+
+/// Asks the daemon, and prints its answer or its refusal.
+fn ask(request: impl Future<Output = Result<serde_json::Value, client::ClientError>>) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(request)?;
+    if let Some(why) = answer["refused"].as_str() {
+        eprintln!("vedette: {why}");
+        return Ok(Outcome::SomethingWrong);
+    }
+    Out::new().line(serde_json::to_string_pretty(&answer)?)?;
     Ok(Outcome::Good)
 }
 

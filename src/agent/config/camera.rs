@@ -113,10 +113,15 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>, taken: &mut BTree
 }
 
 fn schedule(s: &mut Section<'_>, context: &Context<'_>, classify: Option<bool>) -> Option<Option<Schedule>> {
-    let Some(wanted) = s.optional("schedule", name())? else { return Some(None) };
-    if classify == Some(false) {
+    if classify == Some(false) && s.has("schedule") {
         s.problem("schedule", "with classify = false nothing is detected at any time", "leave out one of the two");
     }
+    named_schedule(s, context)
+}
+
+/// The `[schedule.<name>]` that the key `schedule` names.
+pub(super) fn named_schedule(s: &mut Section<'_>, context: &Context<'_>) -> Option<Option<Schedule>> {
+    let Some(wanted) = s.optional("schedule", name())? else { return Some(None) };
     // If the schedules are wrong, that was said.
     let schedules = context.schedules.as_ref()?;
     if let Some(schedule) = schedules.get(&wanted) {

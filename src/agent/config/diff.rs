@@ -9,7 +9,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::camera::RING_BEYOND_PRE_ROLL;
-use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, VideoWish};
+use super::{
+    Camera, Clip, Config, Device, Http, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, Upload, UploadTarget,
+    VideoWish,
+};
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,7 +48,8 @@ impl Config {
     /// What is different in `new`. The order of cameras does not matter.
     pub fn diff(&self, new: &Config) -> Vec<Change> {
         // Taken apart by name, here and below, so that a field that is added cannot be forgotten.
-        let Config { device, paths, model, cameras, incident, clip, storage, severity, mqtt } = self;
+        let Config { device, paths, model, cameras, incident, clip, storage, severity, mqtt, upload, http, metrics } =
+            self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
         changes.of_paths(paths, &new.paths);
@@ -67,6 +71,12 @@ impl Config {
             (Some(mqtt), Some(new)) => changes.of_mqtt(mqtt, new),
             (old, new) => changes.at_restart("mqtt", old != new),
         }
+        match (upload, &new.upload) {
+            (Some(upload), Some(new)) => changes.of_upload(upload, new),
+            (old, new) => changes.at_restart("upload.policy", old != new),
+        }
+        changes.of_http(http, &new.http);
+        changes.at_restart("metrics.listen", *metrics != new.metrics);
         changes.0
     }
 
@@ -297,5 +307,38 @@ impl Changes {
         self.at_restart("mqtt.consumers", *consumers != new.consumers);
         self.at_restart("mqtt.keep_days", *keep != new.keep);
         self.at_restart("mqtt.keep_mb", *keep_bytes != new.keep_bytes);
+    }
+
+    fn of_upload(&mut self, old: &Upload, new: &Upload) {
+        let Upload { policy, target, ca_pem, credentials, limit_bytes_per_s, schedule, part_bytes } = old;
+        self.at_restart("upload.policy", *policy != new.policy);
+        match (target, &new.target) {
+            (
+                UploadTarget::S3 { bucket, prefix, endpoint, region },
+                UploadTarget::S3 { bucket: b, prefix: p, endpoint: e, region: r },
+            ) => {
+                self.at_restart("upload.url", (bucket, prefix) != (b, p));
+                self.at_restart("upload.endpoint", endpoint != e);
+                self.at_restart("upload.region", region != r);
+            }
+            (old, new) => self.at_restart("upload.url", old != new),
+        }
+        self.at_restart("upload.ca_file", *ca_pem != new.ca_pem);
+        self.at_restart("upload.credentials_file", *credentials != new.credentials);
+        self.at_restart("upload.limit_kbps", *limit_bytes_per_s != new.limit_bytes_per_s);
+        self.at_restart("upload.schedule", *schedule != new.schedule);
+        self.at_restart("upload.part_mb", *part_bytes != new.part_bytes);
+    }
+
+    fn of_http(&mut self, old: &Http, new: &Http) {
+        let Http { listen, certificate, public_url, link_valid, links_in_alerts } = old;
+        self.at_restart("http.listen", *listen != new.listen);
+        let [old_cert, new_cert] = [certificate, &new.certificate].map(|c| c.as_ref().map(|(cert, _)| cert));
+        let [old_key, new_key] = [certificate, &new.certificate].map(|c| c.as_ref().map(|(_, key)| key));
+        self.at_restart("http.cert_file", old_cert != new_cert);
+        self.at_restart("http.key_file", old_key != new_key);
+        self.at_restart("http.public_url", *public_url != new.public_url);
+        self.at_restart("http.link_valid_s", *link_valid != new.link_valid);
+        self.at_restart("http.links_in_alerts", *links_in_alerts != new.links_in_alerts);
     }
 }

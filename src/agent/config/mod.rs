@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::contract::alert::{Place, Severity};
 mod camera;
 mod diff;
 mod files;
+mod http;
 mod kind;
 mod local;
 mod mqtt;
@@ -36,6 +38,7 @@ mod section;
 mod shape;
 mod spelling;
 mod units;
+mod upload;
 mod url;
 #[cfg(test)]
 mod tests;
@@ -87,6 +90,12 @@ pub struct Config {
     pub severity: BTreeMap<String, Severity>,
     /// Where alerts go; none: incidents and clips stay on the device.
     pub mqtt: Option<Mqtt>,
+    /// Which clips leave the device, and where to; none: they stay (`policy = "never"`).
+    pub upload: Option<Upload>,
+    /// The device's own HTTPS, for links to clips.
+    pub http: Http,
+    /// `[metrics]`, `listen`: address and port on which Prometheus finds the metrics; default none.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `[device]`
@@ -485,4 +494,70 @@ impl fmt::Debug for SecretPem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretPem(hidden)")
     }
+}
+
+/// `[upload]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upload {
+    /// `policy`: `"never"` (default), `"on_request"` or `"always"`.
+    pub policy: UploadPolicy,
+    /// `url`, with `endpoint` and `region` for S3.
+    pub target: UploadTarget,
+    /// `ca_file`: PEM; the only authorities that are trusted for it; default: the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// `credentials_file`: two lines, access key and secret (S3) or user and password (HTTP); required for S3.
+    pub credentials: Option<Credentials>,
+    /// `limit_kbps`: at most so fast, 8 to 10,000,000 kbit/s; default: as fast as it goes.
+    pub limit_bytes_per_s: Option<u64>,
+    /// `schedule`: the name of the `[schedule.<name>]` in whose spans clips are sent; default: always.
+    pub schedule: Option<Schedule>,
+    /// `part_mb`: S3 takes a larger clip in parts of so many MB (10^6 bytes), and after a power cut goes on at the next
+    /// one; 6 to 100, for S3 takes none below 5 MiB; default 8.
+    pub part_bytes: usize,
+}
+
+/// Which clips leave the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadPolicy {
+    /// Those that somebody asks for.
+    OnRequest,
+    /// All.
+    Always,
+}
+
+/// Where clips go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadTarget {
+    /// `s3://bucket[/prefix]`
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// Before every key, without slashes at its ends; may be empty.
+        prefix: String,
+        /// `endpoint`: of another service than Amazon's; `http://` only on the loopback interface, or with
+        /// `allow_plaintext = true`.
+        endpoint: Option<String>,
+        /// `region`, default `us-east-1`.
+        region: String,
+    },
+    /// `https://host[:port][/path]`, to which files are PUT.
+    Http {
+        /// Without a slash at its end.
+        url: String,
+    },
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// `listen`: address and port for HTTPS, such as `0.0.0.0:8443`; default none: nothing listens.
+    pub listen: Option<SocketAddr>,
+    /// `cert_file` and `key_file`: PEM; default: a certificate that the device makes and signs itself.
+    pub certificate: Option<(Vec<u8>, SecretPem)>,
+    /// `public_url`: where others reach `listen`; default: by its address, or by the host's name.
+    pub public_url: Option<String>,
+    /// `link_valid_s`: so long a link can be used; 10 to 604,800 s; default 3,600 s.
+    pub link_valid: Duration,
+    /// `links_in_alerts`: `clip_ready` alerts carry a link; default false.
+    pub links_in_alerts: bool,
 }

@@ -1,5 +1,6 @@
 //! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
-//! combinations are impossible. `[[camera]]`, `[schedule]` and `[mqtt]` have files of their own.
+//! combinations are impossible. `[[camera]]`, `[schedule]`, `[mqtt]`, `[upload]`, `[http]` and
+//! `[metrics]` have files of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -13,7 +14,8 @@ use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
 use super::{
-    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, place, schedule,
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, http, mqtt, place,
+    schedule, upload,
 };
 use crate::contract::alert::{NORMAL, Severity};
 
@@ -86,6 +88,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         _ => Ok(()),
     });
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    let upload = root.section("upload", |s| upload::read(s, &context));
+    let http = root.section("http", |s| http::read(s, base_dir));
+    let metrics = root.section("metrics", http::metrics);
     context.schedules?;
     Some(Config {
         device: device?,
@@ -97,6 +102,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         storage: storage?,
         severity: severity?,
         mqtt: mqtt?,
+        upload: upload?,
+        http: http?,
+        metrics: metrics?,
     })
 }
 

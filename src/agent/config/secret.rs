@@ -130,8 +130,15 @@ fn two_lines(bytes: &[u8]) -> Result<Credentials, &'static str> {
 
 /// A file of certificates in PEM; no secret.
 pub(super) fn certificates(base_dir: &Path) -> Kind<'_, PathBuf> {
-    judged("the path of a PEM file with certificates", base_dir, read_certificates)
+    judged(CERTIFICATES, base_dir, read_certificates)
 }
+
+/// What such a file holds, where it is read once.
+pub(super) fn certificates_pem(base_dir: &Path) -> Kind<'_, Vec<u8>> {
+    Kind::of_text(CERTIFICATES, |text| read_certificates(&path_of(base_dir, text)?))
+}
+
+const CERTIFICATES: &str = "the path of a PEM file with certificates";
 
 fn read_certificates(path: &Path) -> Result<Vec<u8>, Fault> {
     let bytes =
@@ -144,9 +151,15 @@ fn read_certificates(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// A file with a private key in PEM.
 pub(super) fn private_key(base_dir: &Path) -> Kind<'_, PathBuf> {
-    let allowed = "the path of a PEM file with a private key, not encrypted, that only its owner may read";
-    judged(allowed, base_dir, read_private_key)
+    judged(PRIVATE_KEY, base_dir, read_private_key)
 }
+
+/// What such a file holds, where it is read once.
+pub(super) fn private_key_pem(base_dir: &Path) -> Kind<'_, SecretPem> {
+    Kind::of_text(PRIVATE_KEY, |text| read_private_key(&path_of(base_dir, text)?))
+}
+
+const PRIVATE_KEY: &str = "the path of a PEM file with a private key, not encrypted, that only its owner may read";
 
 fn read_private_key(path: &Path) -> Result<SecretPem, Fault> {
     let bytes = private(path)?;

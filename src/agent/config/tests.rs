@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod local;
+mod network;
 mod shape;
 
 const EXAMPLE: &str = include_str!("../../../deploy/example.toml");
@@ -31,6 +32,7 @@ impl Site {
             ("device.key", KEY, 0o600),
             ("gate.credentials", &format!("viewer\n{PASSWORD}\n"), 0o600),
             ("broker.credentials", &format!("device\r\n{PASSWORD}\r\n"), 0o400),
+            ("upload.credentials", &format!("AKIA\n{PASSWORD}\n"), 0o600),
         ] {
             site.write(name, text, mode);
         }
@@ -188,6 +190,9 @@ fn the_example_names_every_key() {
         ("incident", section("incident")),
         ("clip", section("clip")),
         ("mqtt", section("mqtt")),
+        ("upload", section("upload")),
+        ("http", section("http")),
+        ("metrics", section("metrics")),
         ("schedule.nights", section("schedule")["nights"].as_table().unwrap().clone()),
         ("camera[gate]", camera),
         ("camera[gate].region", region),

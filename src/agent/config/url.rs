@@ -1,4 +1,4 @@
-//! The two kinds of URL that a configuration has: a camera's and the broker's.
+//! The kinds of URL that a configuration has: a camera's, the broker's, where clips go, and the device's own.
 //!
 //! Invariant: no message repeats any part of a URL except its scheme: whatever else stands there may turn out
 //! to be a password in the wrong place.
@@ -26,7 +26,7 @@ pub struct Broker {
 impl Broker {
     /// Whether what is sent there cannot leave this machine.
     pub(super) fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        is_loopback(&self.host)
     }
 }
 
@@ -79,6 +79,101 @@ pub(super) fn brokers<'a>() -> Kind<'a, Vec<Broker>> {
         },
         _ => one.read(value).map(|broker| vec![broker]),
     })
+}
+
+/// An `https://` or `http://` place.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Web {
+    pub(super) tls: bool,
+    host: String,
+    /// All of it, without a slash at its end.
+    pub(super) url: String,
+}
+
+impl Web {
+    /// Whether what is sent there cannot leave this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+}
+
+/// Where clips may go.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Place {
+    Bucket { bucket: String, prefix: String },
+    Web(Web),
+}
+
+/// `s3://bucket[/prefix]`, `https://host[:port][/path]` or the same with `http`.
+pub(super) fn upload<'a>() -> Kind<'a, Place> {
+    let allowed = "s3://bucket[/prefix], or https://host[:port][/path] to which files are PUT";
+    Kind::of_text(allowed, |text| {
+        let parts = Parts::of(text, &["s3", "https", "http"])?;
+        let path = plain_path(&parts)?;
+        match parts.scheme {
+            "s3" if parts.port.is_some() => {
+                Err(Fault::with_remedy("has a port behind the bucket", "the service's address stands in endpoint"))
+            }
+            "s3" => Ok(Place::Bucket { bucket: parts.host.to_owned(), prefix: path.to_owned() }),
+            scheme => Ok(Place::Web(web(text, scheme, &parts))),
+        }
+    })
+}
+
+/// An S3 service's address.
+pub(super) fn endpoint_of_s3<'a>() -> Kind<'a, Web> {
+    Kind::of_text("https://host[:port], the address of the S3 service", |text| {
+        let parts = Parts::of(text, &["https", "http"])?;
+        match plain_path(&parts)? {
+            "" => Ok(web(text, parts.scheme, &parts)),
+            _ => Err(Fault::with_remedy("has a path behind the host", "bucket and prefix stand in url")),
+        }
+    })
+}
+
+/// Where others reach the device's own HTTPS.
+pub(super) fn public<'a>() -> Kind<'a, Web> {
+    Kind::of_text("https://host[:port][/path], as others reach the device", |text| {
+        let parts = Parts::of(text, &["https"])?;
+        plain_path(&parts)?;
+        Ok(web(text, parts.scheme, &parts))
+    })
+}
+
+/// A region of S3.
+pub(super) fn region<'a>() -> Kind<'a, String> {
+    Kind::of_text("a region such as \"eu-central-1\"", |text| match text {
+        t if (1..=64).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
+            Ok(t.to_owned())
+        }
+        _ => Err(Fault::new("is no name of a region")),
+    })
+}
+
+fn web(text: &str, scheme: &str, parts: &Parts<'_>) -> Web {
+    Web { tls: scheme == "https", host: parts.host.to_owned(), url: text.trim_end_matches('/').to_owned() }
+}
+
+/// What stands behind the host, without slashes at its ends.
+fn plain_path<'u>(parts: &Parts<'u>) -> Result<&'u str, Fault> {
+    let path = parts.rest.trim_matches('/');
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    match path.is_empty() || path.split('/').all(plain) {
+        true => Ok(path),
+        false => Err(Fault::with_remedy(
+            "has something else than a plain path behind the host",
+            "use a-z A-Z 0-9 _ - . in it, and no query: secrets go into credentials_file",
+        )),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Host (IPv6 without brackets) and port of a camera's URL; 554, or 322 with `rtsps`, unless it says another.

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use uuid::Uuid;
 
 use super::socket_path;
 use crate::contract::command::{Command, CommandOutcome};
@@ -43,6 +44,16 @@ pub async fn submit(runtime_dir: &Path, command: &Command, timeout: Duration) ->
 /// The daemon's health snapshot.
 pub async fn status(runtime_dir: &Path, timeout: Duration) -> Result<serde_json::Value, ClientError> {
     request(runtime_dir, "GET", "/v1/status", Vec::new(), timeout).await
+}
+
+/// Links to an incident's clip and picture, or `{"refused": why}`.
+pub async fn link(runtime_dir: &Path, incident: Uuid, timeout: Duration) -> Result<serde_json::Value, ClientError> {
+    request(runtime_dir, "GET", &format!("/v1/incidents/{incident}/link"), Vec::new(), timeout).await
+}
+
+/// Has the clip of an incident sent; how that stands, or `{"refused": why}`.
+pub async fn upload(runtime_dir: &Path, incident: Uuid, timeout: Duration) -> Result<serde_json::Value, ClientError> {
+    request(runtime_dir, "POST", &format!("/v1/incidents/{incident}/upload"), Vec::new(), timeout).await
 }
 
 async fn request<T: serde::de::DeserializeOwned>(
@@ -84,8 +95,6 @@ async fn request<T: serde::de::DeserializeOwned>(
 mod tests {
     use std::sync::Arc;
 
-    use uuid::Uuid;
-
     use super::super::{Api, HttpError, bind, serve};
     use super::*;
     use crate::base::stop::StopToken;
@@ -117,7 +126,15 @@ mod tests {
         // What a killed daemon leaves behind is replaced; a living one's is not.
         drop(std::os::unix::net::UnixListener::bind(socket_path(dir.path())).expect("bindable"));
         let listener = bind(dir.path()).expect("a stale socket is replaced");
-        let api = Api { commands: Arc::new(OneCamera), status: Arc::new(|| serde_json::json!({"up": true})) };
+        let api = Api {
+            commands: Arc::new(OneCamera),
+            link: Arc::new(|_| Ok(serde_json::json!({"clip": null}))),
+            upload: Arc::new(|id| match id.is_nil() {
+                true => Ok(serde_json::json!({"state": "queued"})),
+                false => Err("no such clip".into()),
+            }),
+            status: Arc::new(|| serde_json::json!({"up": true})),
+        };
         let stop = StopToken::new();
         let server = tokio::spawn(serve(listener, api, stop.clone()));
         assert!(matches!(bind(dir.path()), Err(HttpError::InUse(_))));
@@ -127,6 +144,9 @@ mod tests {
         let rejected = submit(dir.path(), &ask(Some("roof")), patience).await.expect("answers");
         assert_eq!(rejected, CommandOutcome::Rejected { reason: "no camera roof".into() });
         assert_eq!(status(dir.path(), patience).await.expect("answers")["up"], true);
+        assert_eq!(upload(dir.path(), Uuid::nil(), patience).await.expect("answers")["state"], "queued");
+        let refused = upload(dir.path(), Uuid::max(), patience).await.expect("answers");
+        assert_eq!(refused["refused"], "no such clip");
 
         stop.stop();
         server.await.expect("no panic").expect("a clean end");

@@ -1,26 +1,37 @@
-//! The daemon's HTTP interface: today the command line's routes on a Unix socket in the runtime directory; the
-//! device's page will use the same ones. Who may ask is decided by the socket's mode: its owner and group.
+//! The daemon's HTTP interface: the command line's routes on a Unix socket in the runtime directory, which the device's
+//! page will use as well; and, each by config, clips for who has a link over HTTPS (`links`, `media`, `range`, `tls`),
+//! and Prometheus metrics (`metrics`). `listener` is what those two have in common: anybody may knock there. Who may ask
+//! on the socket is decided by its mode: its owner and group.
 //!
 //! | route | answer |
 //! |---|---|
 //! | `GET /v1/status` | the health snapshot, as the heartbeat carries it |
 //! | `POST /v1/commands` | body: a [`Command`]; a [`CommandOutcome`], 200 accepted, 409 rejected, 500 failed |
+//! | `GET /v1/incidents/{id}/link` | links to its clip and the picture of its peak, or 409 and why not |
+//! | `POST /v1/incidents/{id}/upload` | has its clip sent; how that stands, or 409 and why not |
 //!
 //! What does not belong here: deciding anything. Commands go to the [`CommandSink`] it was given.
 
 pub mod client;
+pub mod links;
+pub mod listener;
+pub mod media;
+pub mod metrics;
+mod range;
+pub mod tls;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
+use uuid::Uuid;
 
 use crate::base::stop::StopToken;
 use crate::contract::command::{Command, CommandOutcome, CommandSink};
@@ -28,11 +39,18 @@ use crate::contract::command::{Command, CommandOutcome, CommandSink};
 /// Largest request body that is read.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// A question about an incident, and its answer or why there is none.
+pub type Ask = Arc<dyn Fn(Uuid) -> Result<serde_json::Value, String> + Send + Sync>;
+
 /// What the routes stand on.
 #[derive(Clone)]
 pub struct Api {
     /// Where commands go.
     pub commands: Arc<dyn CommandSink>,
+    /// Links to what there is of an incident, or why there are none.
+    pub link: Ask,
+    /// Has the clip of an incident sent; how that stands, or why not.
+    pub upload: Ask,
     /// Takes a snapshot of the device's health.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -96,6 +114,8 @@ fn routes(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/commands", post(command))
+        .route("/v1/incidents/{id}/link", get(link))
+        .route("/v1/incidents/{id}/upload", post(upload))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
 }
@@ -115,6 +135,22 @@ async fn command(State(api): State<Api>, Json(command): Json<Command>) -> Respon
         (code, Json(outcome)).into_response()
     })
     .await
+}
+
+async fn link(State(api): State<Api>, UrlPath(incident): UrlPath<Uuid>) -> Response {
+    blocking(move || answer((api.link)(incident))).await
+}
+
+async fn upload(State(api): State<Api>, UrlPath(incident): UrlPath<Uuid>) -> Response {
+    blocking(move || answer((api.upload)(incident))).await
+}
+
+/// The answer, or why there is none, for the person who asked.
+fn answer(answer: Result<serde_json::Value, String>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(why) => (StatusCode::CONFLICT, Json(serde_json::json!({ "refused": why }))).into_response(),
+    }
 }
 
 /// Commands and sensors may touch the disk; that is not for the runtime's own threads.

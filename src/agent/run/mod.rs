@@ -8,6 +8,7 @@
 //! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
 //! | `troubles` | which of what `health` knows the SOC must hear of |
+//! | `doors` | what others may knock at over the network: HTTPS, metrics |
 //! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
 //! | `service` | systemd, signals, watchdog, journal |
@@ -15,7 +16,7 @@
 //! | `offline`, `metrics`, `clips_csv`, `dump` | the same pipeline over files: `replay`, `evaluate`, `frames` |
 //!
 //! Threads: one a camera, one each for inference, incidents, clips and the store; a small tokio runtime carries
-//! uplink and http. Every queue between them is bounded and says what happens when it is full.
+//! uplink, upload and http. Every queue between them is bounded and says what happens when it is full.
 
 pub mod clips_csv;
 pub mod dump;
@@ -26,6 +27,7 @@ pub mod repair;
 pub mod service;
 
 mod cameras;
+mod doors;
 mod health;
 mod incidents;
 mod inference;
@@ -50,7 +52,7 @@ use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
 use crate::agent::config::{CameraId, Config, Pace, Problem, Source};
 use crate::agent::control::{Clerk, Control, Desk};
 use crate::agent::health::Sensors;
-use crate::agent::http::{self, Api, HttpError};
+use crate::agent::http::{self, Api, HttpError, media, metrics as metrics_page};
 use crate::agent::incident::Machine;
 use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
@@ -58,7 +60,9 @@ use crate::agent::infer::model::Model;
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::store::{DeviceContext, Store, StoreError};
 use crate::agent::uplink;
+use crate::agent::upload::{self, Uploads};
 use crate::base::clock::{Clock, Mono, SystemClock};
+use crate::base::error::Chain;
 use crate::base::progress::Progress;
 use crate::base::queue::{Full, Queue};
 use crate::base::stage::{Ended, Stage};
@@ -370,8 +374,19 @@ impl Daemon {
                 Box::new(move || health.knows_time_of_day())
             },
         };
+        let https = doors::https(&config);
+        let links = https.as_ref().and_then(|https| https.ready.as_ref()).map(|(links, _)| links.clone());
         let api = Api {
             commands: control,
+            link: {
+                let (links, store, clock) = (links.clone(), store.clone(), clock.clone());
+                Arc::new(move |id| doors::links_to(links.as_deref(), &store, id, clock.as_ref()))
+            },
+            upload: {
+                let uploads = Uploads::new(store.clone(), config.upload.as_ref());
+                let json = |stored| serde_json::to_value(stored).expect("a row is texts and numbers");
+                Arc::new(move |id| uploads.request(id, "cli").map(json).map_err(|e| Chain(&e).to_string()))
+            },
             status: {
                 let health = health.clone();
                 Arc::new(move || {
@@ -404,9 +419,54 @@ impl Daemon {
             let stop = commands_stop.clone();
             move |beat| clerk.run(&stop, beat)
         })?;
+        if let Some(upload) = &config.upload {
+            let counters = Arc::<upload::UploadCounters>::default();
+            health.watch_uploads(store.clone(), counters.clone());
+            let stop = StopToken::new();
+            let parts = upload::Parts {
+                upload: upload.clone(),
+                device: config.device.clone(),
+                state_dir: config.paths.state_dir.clone(),
+                store: store.clone(),
+                knows_time_of_day: {
+                    let health = health.clone();
+                    Arc::new(move || health.knows_time_of_day())
+                },
+                clock: clock.clone(),
+                pacing: upload::Pacing::default(),
+                counters,
+                stop: stop.clone(),
+                beat: progress.register("upload"),
+            };
+            network.push(spawn.task(&runtime, "upload", stop, async { upload::run(parts).await.map_err(Box::from) }));
+        }
         let stop = StopToken::new();
         let serving = http::serve(listener, api, stop.clone());
         network.push(spawn.task(&runtime, "http", stop, async { serving.await.map_err(Box::from) }));
+        if let Some(https) = https {
+            health.watch_https(https.status.subscribe());
+            if let Some((links, acceptor)) = https.ready {
+                let (reader, state_dir) = (store.reader().clone(), config.paths.state_dir.clone());
+                let routes = media::routes(media::Media { links, reader, state_dir, clock: clock.clone() });
+                let stop = StopToken::new();
+                let say = move |trouble| https.status.send_modify(|status| status.trouble = trouble);
+                let serving = doors::serve((https.listen, Some(acceptor)), routes, stop.clone(), say);
+                network.push(spawn.task(&runtime, "https", stop, async {
+                    serving.await;
+                    Ok(())
+                }));
+            }
+        }
+        if let Some(listen) = config.metrics {
+            let health = health.clone();
+            let routes = metrics_page::routes(Arc::new(move || health.status()));
+            let stop = StopToken::new();
+            let serving = doors::serve((listen, None), routes, stop.clone(), |_| {});
+            network.push(spawn.task(&runtime, "metrics", stop, async {
+                serving.await;
+                Ok(())
+            }));
+        }
 
         Ok(Daemon {
             live,

@@ -18,7 +18,7 @@ use crate::contract::outbox::Dispatch;
 use super::error::sql;
 use super::order::{ClipDone, ClipIntent, ClipRecording, IncidentRecord, Order, Times};
 use super::reader::{self, ClipState, StoredIncident};
-use super::{DeviceContext, OutboxPolicy, StoreError, outbox, volatile};
+use super::{DeviceContext, OutboxPolicy, StoreError, outbox, uploads, volatile};
 
 /// Carries orders out on one open transaction or savepoint.
 pub(super) struct Apply<'a> {
@@ -47,6 +47,10 @@ impl<'a> Apply<'a> {
         self.path
     }
 
+    pub(super) fn now(&self) -> Wall {
+        self.clock.wall()
+    }
+
     /// Carries out one order.
     pub(super) fn order(&mut self, order: &Order) -> Result<(), StoreError> {
         match order {
@@ -54,6 +58,7 @@ impl<'a> Apply<'a> {
             Order::ClipRecording(clip) => self.clip_recording(clip),
             Order::ClipDone(clip) => self.clip_done(clip),
             Order::ClipLost { incident, because } => self.clip_lost(*incident, because),
+            Order::Upload { incident, step } => self.upload(*incident, step),
             Order::Sent(seqs) => outbox::mark_sent(self.conn, self.path, &self.context.outbox, seqs, self.clock.wall()),
             Order::Confirm { consumer, seq } => {
                 outbox::confirm(self.conn, self.path, &self.context.outbox, consumer, *seq)
@@ -212,7 +217,11 @@ impl<'a> Apply<'a> {
                 params![incident.to_string(), because],
             )
             .map_err(sql("record that a clip is lost", self.path))?;
-        if changed == 0 { Ok(()) } else { self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms) }
+        if changed == 0 {
+            return Ok(());
+        }
+        uploads::clip_is_gone(self.conn, self.path, incident, because)?;
+        self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms)
     }
 
     /// Marks a clip that was done as lost: its file is gone or is no longer what it was.
@@ -224,6 +233,7 @@ impl<'a> Apply<'a> {
                 params![incident.to_string(), because],
             )
             .map_err(sql("record that a clip is gone", self.path))?;
+        uploads::clip_is_gone(self.conn, self.path, incident, because)?;
         self.alert(AlertKind::ClipLost, incident, stored.end_unix_ms)
     }
 
@@ -237,6 +247,7 @@ impl<'a> Apply<'a> {
                 params![incident.to_string(), because],
             )
             .map_err(sql("record that a clip was deleted", self.path))?;
+        uploads::clip_is_gone(self.conn, self.path, incident, because)?;
         if changed == 0 || delivered {
             return Ok(());
         }

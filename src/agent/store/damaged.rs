@@ -24,9 +24,10 @@ use crate::base::clock::Wall;
 const MARK: &str = "vedette.db-damaged";
 
 /// In this order, so that what a row refers to is there before it. The routes' numbers are the caller's.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "incidents",
     "clips",
+    "uploads",
     "outbox",
     "confirmations",
     "given_up",
@@ -120,6 +121,7 @@ pub(super) fn salvage(from: &Path, into: &Connection, path: &Path) -> Result<Sal
     into.execute_batch(
         "DELETE FROM clips WHERE incident NOT IN (SELECT id FROM incidents);
          DELETE FROM verdicts WHERE incident NOT IN (SELECT id FROM incidents);
+         DELETE FROM uploads WHERE incident NOT IN (SELECT id FROM incidents);
          INSERT OR IGNORE INTO running VALUES (0, 0)",
     )
     .map_err(fail)?;
@@ -175,6 +177,7 @@ fn drop_unreadable(into: &Connection, path: &Path) -> Result<(), StoreError> {
         let reads = Uuid::parse_str(&id).is_ok_and(|uuid| matches!(reader::load(into, path, uuid), Ok(Some(_))));
         if !reads {
             into.execute("DELETE FROM clips WHERE incident = ?1", [&id]).map_err(fail)?;
+            into.execute("DELETE FROM uploads WHERE incident = ?1", [&id]).map_err(fail)?;
             into.execute("DELETE FROM incidents WHERE id = ?1", [&id]).map_err(fail)?;
         }
     }

@@ -100,6 +100,7 @@ pub(super) fn old_rows(conn: &mut Connection, path: &Path, now: Wall, keep: Dura
         .map_err(fail)?;
     for id in &old {
         tx.execute("DELETE FROM clips WHERE incident = ?1", [id]).map_err(fail)?;
+        tx.execute("DELETE FROM uploads WHERE incident = ?1", [id]).map_err(fail)?;
         tx.execute("DELETE FROM incidents WHERE id = ?1", [id]).map_err(fail)?;
     }
     tx.execute(
@@ -129,20 +130,22 @@ fn candidates(conn: &Connection, path: &Path) -> Result<Vec<Candidate>, StoreErr
     let mut statement = conn
         .prepare_cached(
             "SELECT c.incident, c.size_bytes, i.start_ms, c.aged_from_ms, c.made_ran_ms,
-                    NOT EXISTS (SELECT 1 FROM outbox o WHERE o.incident = c.incident) AS delivered
+                    NOT EXISTS (SELECT 1 FROM outbox o WHERE o.incident = c.incident) AS delivered,
+                    EXISTS (SELECT 1 FROM uploads u WHERE u.incident = c.incident AND u.state = 'done') AS uploaded
              FROM clips c JOIN incidents i ON i.id = c.incident
-             WHERE c.state = 'done' AND i.state = 'closed' ORDER BY delivered DESC, i.start_ms, c.incident LIMIT ?1",
+             WHERE c.state = 'done' AND i.state = 'closed'
+             ORDER BY delivered DESC, uploaded DESC, i.start_ms, c.incident LIMIT ?1",
         )
         .map_err(fail)?;
     let rows = statement
         .query_map([CANDIDATES as i64], |r| {
-            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get(2)?, outbox::made(r, 3)?, r.get(5)?))
+            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get(2)?, outbox::made(r, 3)?, r.get(5)?, r.get(6)?))
         })
         .map_err(fail)?;
     rows.map(|row| {
-        let (id, bytes, start, made, delivered) = row.map_err(fail)?;
+        let (id, bytes, start, made, delivered, uploaded) = row.map_err(fail)?;
         let (incident, bytes) = (reader::uuid(path, &id)?, bytes.max(0) as u64);
-        Ok(Candidate { incident, bytes, start: Wall::from_unix_ms(start), made, delivered })
+        Ok(Candidate { incident, bytes, start: Wall::from_unix_ms(start), made, delivered, uploaded })
     })
     .collect()
 }

@@ -11,7 +11,7 @@
 //!
 //! `order` is what can be asked, `writer` the stage that commits it, `apply` the SQL of each order, `outbox` the durable
 //! queue, `schema` the file, its lock and its migrations, `recover` what a killed daemon left open, `reader` the
-//! queries, `check` the fsck. `begin` is the start, and with `damaged` and `numbers` the new start after the database
+//! queries, `check` the fsck. `uploads` which clips leave the device and how far they have come. `begin` is the start, and with `damaged` and `numbers` the new start after the database
 //! was lost; `reserve` and `volatile` are for the day the disk
 //! is full, `holders` tells who has a lock. What is kept and what goes: `age` and `retention` decide, `expire` carries it out, `upkeep`
 //! says when.
@@ -52,6 +52,7 @@ mod retention;
 mod schema;
 mod troubles;
 mod upkeep;
+mod uploads;
 mod volatile;
 mod writer;
 
@@ -81,6 +82,7 @@ pub use reader::{
     ClipState, Filter, IncidentDetail, IncidentState, QueuedAlert, Reader, StoredClip, StoredIncident, UnfinishedClip,
 };
 pub use retention::Limits;
+pub use uploads::{BY_POLICY, PartsSent, PendingUpload, StoredUpload, UploadCounts, UploadState};
 pub use writer::Writer;
 
 use order::{Envelope, Order};

@@ -10,6 +10,7 @@ use crate::contract::alert::ClockState;
 use crate::contract::command::CommandState;
 use crate::contract::notice::Trouble;
 
+use super::uploads::UploadStep;
 use super::{CommandRow, StoreError, VerdictRow};
 
 /// One incident transition to commit, with what only the caller knows.
@@ -103,6 +104,10 @@ pub(super) enum Order {
     ClipLost {
         incident: Uuid,
         because: String,
+    },
+    Upload {
+        incident: Uuid,
+        step: UploadStep,
     },
     Sent(Vec<u64>),
     Confirm {

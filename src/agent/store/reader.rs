@@ -12,6 +12,7 @@ use crate::base::clock::Wall;
 use crate::contract::alert::{AlertKind, ClipReport, ClockState, IncidentReport};
 
 use super::error::sql;
+use super::uploads::{self, StoredUpload};
 use super::{AuditEntry, StoreError, StoredVerdict, commands, database_path, outbox, schema};
 
 /// Idle connections kept for the next query.
@@ -120,6 +121,8 @@ pub struct IncidentDetail {
     pub incident: StoredIncident,
     /// The operator's word on it; absent: there is none.
     pub verdict: Option<StoredVerdict>,
+    /// What became of its clip's upload; absent if nobody asked for one.
+    pub upload: Option<StoredUpload>,
     /// Its alerts, oldest first; those that were let go are not here any more.
     pub alerts: Vec<QueuedAlert>,
 }
@@ -232,8 +235,8 @@ impl Reader {
                     Some(QueuedAlert { seq: row.seq, kind, queued_unix_ms: row.queued, attempts: row.attempts })
                 }));
             }
-            let verdict = commands::verdict(conn, path, id)?;
-            Ok(Some(IncidentDetail { incident, verdict, alerts }))
+            let (verdict, upload) = (commands::verdict(conn, path, id)?, uploads::stored(conn, path, id)?);
+            Ok(Some(IncidentDetail { incident, verdict, upload, alerts }))
         })
     }
 
@@ -329,7 +332,7 @@ pub(super) fn uuid(path: &Path, text: &str) -> Result<Uuid, StoreError> {
 const COLUMNS: &str = "i.id, i.site, i.device, i.camera, i.source, i.state, i.close_reason, i.class, i.start_ms,
     i.end_ms, i.peak_ms, i.peak_score, i.scores, i.threshold, i.windows, i.model,
     c.state, c.planned_start_ms, c.start_ms, c.event_offset_ms, c.duration_ms, c.path, c.size_bytes, c.sha256,
-    c.peak_jpeg_path, c.lost_because, i.peak_fps, i.clock";
+    c.peak_jpeg_path, c.lost_because, i.peak_fps, i.clock, u.url";
 
 fn each(
     conn: &Connection,
@@ -340,7 +343,10 @@ fn each(
 ) -> Result<(), StoreError> {
     let fail = sql("read incidents", path);
     let mut statement = conn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM incidents i LEFT JOIN clips c ON c.incident = i.id {restrict}"))
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM incidents i LEFT JOIN clips c ON c.incident = i.id
+             LEFT JOIN uploads u ON u.incident = i.id AND u.state = 'done' {restrict}"
+        ))
         .map_err(fail)?;
     let mut rows = statement.query(values).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
@@ -392,6 +398,7 @@ impl RawIncident {
                     sha256: r.get(23)?,
                     peak_jpeg_path: r.get(24)?,
                     lost_because: r.get(25)?,
+                    url: r.get(28)?,
                 },
             }),
         };

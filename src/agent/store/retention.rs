@@ -1,7 +1,7 @@
 //! Which clips go, and why: by age, by what all of them take, and by what is left of the disk. Pure; [`super::expire`]
 //! carries it out.
 //!
-//! The oldest go first. A clip whose alerts are not all delivered goes last, when no other is left, and never for its
+//! Those that were uploaded go first, then the oldest. A clip whose alerts are not all delivered goes last, when no other is left, and never for its
 //! age alone: what nobody has confirmed is given up after its own time (`mqtt.keep_days`), and from then on counts as
 //! the others do. Clips that are being recorded, and those of open incidents, are not asked about.
 
@@ -40,6 +40,8 @@ pub(super) struct Candidate {
     pub made: Made,
     /// No alert of its incident waits for anybody.
     pub delivered: bool,
+    /// It is elsewhere too: see [`super::uploads`].
+    pub uploaded: bool,
 }
 
 /// What the disk holds.
@@ -76,7 +78,7 @@ impl Why {
 /// What goes, in the order in which it goes.
 pub(super) fn plan(now: Present, limits: &Limits, usage: Usage, clips: &[Candidate]) -> Vec<(Candidate, Why)> {
     let mut clips = clips.to_vec();
-    clips.sort_by_key(|c| (!c.delivered, c.start, c.incident));
+    clips.sort_by_key(|c| (!c.delivered, !c.uploaded, c.start, c.incident));
     let (mut freed, mut gone) = (0_u64, Vec::new());
     for clip in clips {
         let why = if clip.delivered && clip.made.is_older(now, limits.keep) {
@@ -105,7 +107,7 @@ mod tests {
     fn clip(n: u128, day: i64, bytes: u64, delivered: bool) -> Candidate {
         let start = Wall::from_unix_ms(day * 86_400_000);
         let made = Made { at: Some(start), ran: Duration::ZERO };
-        Candidate { incident: Uuid::from_u128(n), bytes, start, made, delivered }
+        Candidate { incident: Uuid::from_u128(n), bytes, start, made, delivered, uploaded: false }
     }
 
     fn gone(limits: Limits, usage: Usage, clips: &[Candidate]) -> Vec<(u128, Why)> {
@@ -125,6 +127,15 @@ mod tests {
         assert_eq!(gone(Limits::default(), usage, &clips), []);
         let unknown = Usage { free_bytes: None, ..usage };
         assert_eq!(gone(Limits { keep: Duration::MAX, ..space }, unknown, &clips), []);
+    }
+
+    #[test]
+    fn for_room_those_that_are_elsewhere_too_go_before_older_ones() {
+        let elsewhere = Candidate { uploaded: true, ..clip(2, 30, 5, true) };
+        let clips = [clip(1, 20, 5, true), elsewhere, clip(3, 40, 5, true)];
+        let limits = Limits { max_bytes: 9, ..Limits::default() };
+        let usage = Usage { clips_bytes: 15, free_bytes: None };
+        assert_eq!(gone(limits, usage, &clips), [(2, Why::Bytes), (1, Why::Bytes)]);
     }
 
     proptest! {

@@ -23,7 +23,7 @@ const LOCK_FILE: &str = "vedette.lock";
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC)];
+const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC), M::up(UPLOADS)];
 
 const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
@@ -222,6 +222,22 @@ const SOC: &str = "
     CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
         UPDATE routes SET bytes = bytes - octet_length(old.alert) WHERE name = old.route;
     END;
+    ";
+
+/// Clips that leave the device. See `uploads`.
+const UPLOADS: &str = "
+    CREATE TABLE uploads (
+        incident     TEXT PRIMARY KEY REFERENCES incidents (id),
+        state        TEXT NOT NULL CHECK (state IN ('queued', 'uploading', 'done', 'failed')),
+        requested_by TEXT NOT NULL,      -- 'policy' where all clips leave
+        requested_ms INTEGER NOT NULL,
+        attempts     INTEGER NOT NULL DEFAULT 0,
+        parts        TEXT,               -- JSON, uploads::PartsSent: what a server has of it
+        url          TEXT CHECK (state != 'done' OR url IS NOT NULL),
+        done_ms      INTEGER,
+        error        TEXT                -- what went wrong last
+    ) STRICT;
+    CREATE INDEX uploads_unfinished ON uploads (incident) WHERE state IN ('queued', 'uploading');
     ";
 
 /// The newest schema version that this program knows.

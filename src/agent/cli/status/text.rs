@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use crate::contract::heartbeat::{CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth};
+use crate::contract::heartbeat::{
+    CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth, UploadHealth,
+};
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
-use crate::contract::status::DeviceStatus;
+use crate::contract::status::{DeviceStatus, HttpsStatus};
 
 /// Everything, the most important first.
 pub(super) fn lines(status: &DeviceStatus) -> Vec<String> {
@@ -28,6 +30,8 @@ pub(super) fn lines(status: &DeviceStatus) -> Vec<String> {
         let given_up = if outbox.given_up.is_empty() { "" } else { ", some given up" };
         say("outbox", format!("{} to send, {} unconfirmed{given_up}", outbox.pending, outbox.unconfirmed));
     }
+    say("uploads", health.uploads.as_ref().map_or(String::new(), uploads));
+    say("https", status.https.as_ref().map_or(String::new(), https));
     for (what, text) in machine(health) {
         say(what, text);
     }
@@ -84,6 +88,19 @@ fn inference(i: &InferenceHealth) -> String {
         "{}: {} % busy, {:.1} ms a frame (p99 {:.1}), {:.0} ms from a frame's arrival to its end (p99 {:.0})",
         i.engine, i.busy_percent, frame.median, frame.p99, delay.median, delay.p99
     )
+}
+
+fn https(h: &HttpsStatus) -> String {
+    let whose = if h.self_signed { "made by the device itself, compare its" } else { "the installer's, its" };
+    let certificate = h.fingerprint_sha256.as_ref().map(|print| format!("certificate {whose} SHA-256: {print}"));
+    let trouble = h.trouble.as_ref().map(|why| format!("NOT WORKING: {why}"));
+    format!("{}; {}", h.listen, trouble.into_iter().chain(certificate).collect::<Vec<_>>().join("; "))
+}
+
+fn uploads(u: &UploadHealth) -> String {
+    let failed = if u.failed > 0 { format!(", {} given up", u.failed) } else { String::new() };
+    let failures = if u.failures > 0 { format!(", {} tries failed", u.failures) } else { String::new() };
+    format!("{} to send, {} sent{failed}{failures}", u.pending, u.done)
 }
 
 /// What the operating system says.
@@ -214,6 +231,7 @@ mod tests {
                 ..HealthReport::default()
             },
             outbox: None,
+            https: None,
         };
         let said = lines(&status);
         assert_eq!(

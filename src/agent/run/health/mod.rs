@@ -27,13 +27,14 @@ use crate::agent::infer::EngineInfo;
 use crate::agent::infer::manifest::Manifest;
 use crate::agent::store::Store;
 use crate::agent::uplink::Link;
+use crate::agent::upload::UploadCounters;
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::queue::Queue;
 use crate::contract::alert::{ClockState, ModelRef};
-use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth};
+use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth, UploadHealth};
 use crate::contract::outbox::Outbox;
 use crate::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
-use crate::contract::status::DeviceStatus;
+use crate::contract::status::{DeviceStatus, HttpsStatus};
 
 pub use camera::CameraRecord;
 use durations::Durations;
@@ -62,6 +63,8 @@ pub struct Health {
     busy_percent: AtomicU32,
     queues: OnceLock<Queues>,
     uplink: OnceLock<(Arc<dyn Outbox>, watch::Receiver<Link>)>,
+    uploads: OnceLock<(Store, Arc<UploadCounters>)>,
+    https: OnceLock<watch::Receiver<HttpsStatus>>,
     machine: Mutex<MachineCounters>,
     version: watch::Sender<u64>,
 }
@@ -97,6 +100,8 @@ impl Health {
             busy_percent: AtomicU32::new(0),
             queues: OnceLock::new(),
             uplink: OnceLock::new(),
+            uploads: OnceLock::new(),
+            https: OnceLock::new(),
             machine: Mutex::default(),
             version: watch::Sender::new(0),
         }
@@ -121,6 +126,28 @@ impl Health {
     /// The link and the outbox are read from these from now on.
     pub fn watch_uplink(&self, outbox: Arc<dyn Outbox>, link: watch::Receiver<Link>) {
         self.uplink.set((outbox, link)).ok();
+    }
+
+    /// What leaves the device is read from these from now on.
+    pub fn watch_uploads(&self, store: Store, counters: Arc<UploadCounters>) {
+        self.uploads.set((store, counters)).ok();
+    }
+
+    /// How HTTPS is, is read from this from now on.
+    pub fn watch_https(&self, status: watch::Receiver<HttpsStatus>) {
+        self.https.set(status).ok();
+    }
+
+    fn uploads(&self) -> Option<UploadHealth> {
+        let (store, counters) = self.uploads.get()?;
+        let counts = store.reader().upload_counts().unwrap_or_default();
+        Some(UploadHealth {
+            pending: counts.pending,
+            done: counts.done,
+            failed: counts.failed,
+            failures: counters.failures.load(Ordering::Relaxed),
+            sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
+        })
     }
 
     /// A camera's state has changed.
@@ -276,6 +303,7 @@ impl Health {
             cameras: self.cameras(),
             health: self.report(),
             outbox: self.uplink.get().and_then(|(outbox, _)| outbox.status().ok()),
+            https: self.https.get().map(|status| status.borrow().clone()),
         }
     }
 
@@ -325,6 +353,7 @@ impl HealthSource for Health {
             wear: readings.wear,
             temperatures_c: readings.temperatures_c,
             throttling: readings.throttling,
+            uploads: self.uploads(),
         }
     }
 
