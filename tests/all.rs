@@ -6,6 +6,7 @@ mod capture_cameras;
 mod changes;
 mod commands;
 mod common;
+mod consumers;
 mod daemon;
 mod disk;
 mod discovery;

@@ -9,7 +9,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::camera::RING_BEYOND_PRE_ROLL;
-use super::{Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, VideoWish};
+use super::{
+    Adapters, Camera, Clip, Config, Device, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, VideoWish,
+};
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,7 +47,7 @@ impl Config {
     /// What is different in `new`. The order of cameras does not matter.
     pub fn diff(&self, new: &Config) -> Vec<Change> {
         // Taken apart by name, here and below, so that a field that is added cannot be forgotten.
-        let Config { device, paths, model, cameras, incident, clip, storage, mqtt } = self;
+        let Config { device, paths, model, cameras, incident, clip, storage, mqtt, adapters } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
         changes.of_paths(paths, &new.paths);
@@ -66,6 +68,7 @@ impl Config {
             (Some(mqtt), Some(new)) => changes.of_mqtt(mqtt, new),
             (old, new) => changes.at_restart("mqtt", old != new),
         }
+        changes.of_adapters(adapters, &new.adapters);
         changes.0
     }
 
@@ -273,6 +276,13 @@ impl Changes {
             }
             _ => self.at_restart(&key("kind"), true),
         }
+    }
+
+    fn of_adapters(&mut self, old: &Adapters, new: &Adapters) {
+        let Adapters { onvif, home_assistant, frigate } = old;
+        self.at_restart("adapters.onvif", *onvif != new.onvif);
+        self.at_restart("adapters.home_assistant", *home_assistant != new.home_assistant);
+        self.at_restart("adapters.frigate", *frigate != new.frigate);
     }
 
     fn of_mqtt(&mut self, old: &Mqtt, new: &Mqtt) {

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod adapters;
 mod camera;
 mod diff;
 mod files;
@@ -81,6 +82,8 @@ pub struct Config {
     pub storage: Storage,
     /// Where alerts go; none: incidents and clips stay on the device.
     pub mqtt: Option<Mqtt>,
+    /// In whose formats besides.
+    pub adapters: Adapters,
 }
 
 /// `[device]`
@@ -443,6 +446,40 @@ pub struct Mqtt {
     pub consumers: Vec<String>,
     /// `keep_days`: an unconfirmed alert is let go after so long; 1 to 3650 days; default 30 days.
     pub keep: Duration,
+}
+
+/// `[adapters.*]`: formats of others, each none unless `enabled = true`; default false. They need `[mqtt]`. A prefix is the
+/// first 1 to 8 levels of a topic.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Adapters {
+    /// `[adapters.onvif]`
+    pub onvif: Option<OnvifAdapter>,
+    /// `[adapters.home_assistant]`
+    pub home_assistant: Option<HomeAssistantAdapter>,
+    /// `[adapters.frigate]`
+    pub frigate: Option<FrigateAdapter>,
+}
+
+/// `[adapters.onvif]`: ONVIF events in JSON (`onvif-ej`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnvifAdapter {
+    /// `prefix`: what stands before `{site}/{device}/onvif-ej`; default `vedette/v1`.
+    pub prefix: String,
+}
+
+/// `[adapters.home_assistant]`: MQTT discovery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HomeAssistantAdapter {
+    /// `discovery_prefix`: as it is set in Home Assistant; default `homeassistant`.
+    pub discovery_prefix: String,
+}
+
+/// `[adapters.frigate]`: the shape of Frigate's events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrigateAdapter {
+    /// `prefix`: Frigate's `topic_prefix`; default `frigate`. Devices at one broker share it only if their cameras have
+    /// different names.
+    pub prefix: String,
 }
 
 /// TLS of `[mqtt]`.

@@ -1,5 +1,5 @@
 //! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
-//! combinations are impossible. `[[camera]]`, `[schedule]` and `[mqtt]` have files of their own.
+//! combinations are impossible. `[[camera]]`, `[schedule]`, `[mqtt]` and `[adapters]` have files of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -12,7 +12,9 @@ use super::kind::{choice, days, days_long, fraction, integer, name, seconds};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
-use super::{Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, mqtt, schedule};
+use super::{
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, adapters, camera, files, mqtt, schedule,
+};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
@@ -78,7 +80,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     context.schedules = root.named_sections("schedule", schedule::read);
     let cameras = cameras(root, &context);
     let storage = root.section("storage", storage);
+    let connected = root.has("mqtt");
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    let adapters = root.section("adapters", |s| adapters::read(s, connected));
     context.schedules?;
     Some(Config {
         device: device?,
@@ -89,6 +93,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         clip: clip?,
         storage: storage?,
         mqtt: mqtt?,
+        adapters: adapters?,
     })
 }
 

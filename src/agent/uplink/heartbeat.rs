@@ -9,6 +9,7 @@ use rumqttc::{LastWill, LastWillProperties, PubAckReason, QoS};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::adapters::Adapters;
 use super::error::SessionError;
 use super::line::{Line, Message, Verdict};
 use crate::base::clock::{Clock, Mono};
@@ -31,6 +32,7 @@ pub(super) struct Reporter {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) health: Arc<dyn HealthSource>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) adapters: Adapters,
     pub(super) heartbeat_every: Duration,
     /// The outbox has changed by the uplink's doing.
     pub(super) touched: Arc<Notify>,
@@ -43,6 +45,8 @@ pub(super) struct Said {
     cameras: BTreeMap<String, CameraCondition>,
     outbox: Option<OutboxStatus>,
     heartbeat: Option<Mono>,
+    /// What adapters said, by topic.
+    adapted: BTreeMap<String, Vec<u8>>,
     /// Topics the broker would not take, complained about once.
     refused: BTreeSet<String>,
 }
@@ -91,8 +95,8 @@ impl Reporter {
     pub(super) async fn birth(&self, line: &Line, session: u64) -> Result<Said, SessionError> {
         let (since, facts) = (self.clock.wall().rfc3339(), self.health.facts());
         let state = self.state(session, StateReason::Connected, Some(since.clone()));
-        let mut said =
-            Said { since, facts, cameras: BTreeMap::new(), outbox: None, heartbeat: None, refused: BTreeSet::new() };
+        let (cameras, adapted) = (BTreeMap::new(), BTreeMap::new());
+        let mut said = Said { since, facts, cameras, outbox: None, heartbeat: None, adapted, refused: BTreeSet::new() };
         self.say(line, &mut said, Channel::State, &state).await?;
         Ok(said)
     }
@@ -120,6 +124,7 @@ impl Reporter {
                     said.cameras.insert(condition.camera.clone(), condition);
                 }
             }
+            self.adapt(line, &mut said).await?;
             let status = self.outbox_status().await;
             if let Some(status) = status.clone().filter(|s| said.outbox.as_ref() != Some(s)) {
                 let state = OutboxState { origin: self.origin(session), status: status.clone() };
@@ -142,6 +147,17 @@ impl Reporter {
                 () = tokio::time::sleep(due) => {}
             }
         }
+    }
+
+    /// What has changed of the adapters' retained messages.
+    async fn adapt(&self, line: &Line, said: &mut Said) -> Result<(), SessionError> {
+        for message in self.adapters.states(&self.health.facts(), &self.health.cameras()) {
+            if said.adapted.get(&message.topic) != Some(&message.payload) {
+                said.adapted.insert(message.topic.clone(), message.payload.clone());
+                self.publish(line, said, message, false).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn outbox_status(&self) -> Option<OutboxStatus> {
@@ -167,14 +183,18 @@ impl Reporter {
         channel: Channel,
         message: &impl Serialize,
     ) -> Result<(), SessionError> {
-        let message = self.retained(&channel, message);
+        self.publish(line, said, self.retained(&channel, message), channel == Channel::State).await
+    }
+
+    /// `vital`: without the right to say it there is no point in the connection.
+    async fn publish(&self, line: &Line, said: &mut Said, message: Message, vital: bool) -> Result<(), SessionError> {
         let topic = message.topic.clone();
         match line.publish(message).await? {
             // A retained message waits for its subscribers.
             Verdict::Taken | Verdict::NoSubscriber => {
                 said.refused.remove(&topic);
             }
-            Verdict::Refused(PubAckReason::NotAuthorized) if channel == Channel::State => {
+            Verdict::Refused(PubAckReason::NotAuthorized) if vital => {
                 return Err(line.not_allowed(&topic));
             }
             verdict => {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     outbox ─► pump (lanes) ─┐                      ┌─► acks ─► outbox
-//!     health ─► heartbeat ────┴─► session ═ broker ══┘
+//!     health ─► heartbeat ────┴─► session ═ broker ══┘    (adapters: the same in others' formats)
 //!
 //!     waiting ──► connecting ──► up: birth, states, alerts ──► lost ──► waiting (growing, jittered)
 //!        ▲            │ refused, unreachable                    │
@@ -33,6 +33,7 @@ use crate::contract::outbox::Outbox;
 use crate::contract::topics::{DeviceTopics, TopicError};
 
 mod acks;
+mod adapters;
 mod counter;
 mod error;
 mod heartbeat;
@@ -44,6 +45,7 @@ mod session;
 pub use error::{Cause, Pace, SessionError};
 
 use acks::Acks;
+use adapters::{Adapters, Passing};
 use counter::SessionCounter;
 use heartbeat::Reporter;
 use line::Line;
@@ -65,6 +67,8 @@ const ROUND: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// `[mqtt]`
     pub mqtt: config::Mqtt,
+    /// `[adapters]`
+    pub adapters: config::Adapters,
     /// `[device]`
     pub device: config::Device,
     /// Where the session counter is kept: `uplink-session` in the state directory.
@@ -107,7 +111,7 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, device, counter_file, outbox, health, clock, stop, beat, link } = parts;
+    let Parts { mqtt, adapters, device, counter_file, outbox, health, clock, stop, beat, link } = parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);
@@ -116,13 +120,20 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
         outbox: Arc::clone(&outbox),
         health,
         clock: Arc::clone(&clock),
+        adapters: Adapters::new(&adapters, &topics),
         heartbeat_every: mqtt.heartbeat_every,
         touched: Arc::clone(&touched),
     };
     let mut uplink = Uplink {
         access: Access::new(mqtt, &topics),
         counter: SessionCounter::open(counter_file, &*clock),
-        pump: Pump::new(Arc::clone(&outbox), topics, Arc::clone(&clock), Arc::clone(&touched)),
+        pump: Pump::new(
+            Arc::clone(&outbox),
+            Passing::new(Adapters::new(&adapters, &topics)),
+            topics,
+            Arc::clone(&clock),
+            Arc::clone(&touched),
+        ),
         reporter,
         acks: &acks,
         clock,

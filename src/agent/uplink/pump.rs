@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::adapters::Passing;
 use super::error::SessionError;
 use super::lanes::{Fetch, Lane, Lanes, News, Outcome};
 use super::line::{Line, Message, Verdict};
@@ -37,6 +38,8 @@ const VOLATILE_MOST: usize = 64;
 /// The pump; it outlives the connections.
 pub(super) struct Pump {
     outbox: Arc<dyn Outbox>,
+    /// What alerts become in others' formats.
+    passing: Passing,
     topics: DeviceTopics,
     clock: Arc<dyn Clock>,
     /// Something about the outbox has changed by our doing.
@@ -96,11 +99,12 @@ impl Patience {
 impl Pump {
     pub(super) fn new(
         outbox: Arc<dyn Outbox>,
+        passing: Passing,
         topics: DeviceTopics,
         clock: Arc<dyn Clock>,
         touched: Arc<Notify>,
     ) -> Self {
-        Pump { outbox, topics, clock, touched, unmarked: BTreeSet::new(), volatile: VecDeque::new() }
+        Pump { outbox, passing, topics, clock, touched, unmarked: BTreeSet::new(), volatile: VecDeque::new() }
     }
 
     /// Draws the line between history and news for a new connection; none if stopped first.
@@ -133,12 +137,16 @@ impl Pump {
         beat: &Beat,
     ) -> Result<(), SessionError> {
         let Flow { mut lanes, mut waiting, mut added } = flow;
+        self.passing.begin();
         let mut rounds = tokio::time::interval(ROUND);
         let mut stop_by = None;
         loop {
             self.start_what_can_be(&mut lanes, &mut waiting, line)?;
-            let quiet =
-                lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty() && waiting.volatile.is_empty();
+            let quiet = lanes.drained()
+                && waiting.reads.is_empty()
+                && self.unmarked.is_empty()
+                && waiting.volatile.is_empty()
+                && self.passing.is_idle();
             if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
                 return Ok(());
             }
@@ -157,6 +165,10 @@ impl Pump {
                     log::debug!("an alert that is not stored was sent: {verdict:?}");
                     self.volatile.retain(|alert| alert.id != id);
                     waiting.passed_by.remove(&id);
+                }
+                Some(answer) = self.passing.answered() => {
+                    let verdict = line.verdict(joined(answer))?;
+                    self.passing.judge(verdict);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
@@ -218,6 +230,7 @@ impl Pump {
     fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
         let now = self.clock.now();
         self.send_volatile(waiting, line)?;
+        self.passing.start(line)?;
         for row in lanes.probes(now) {
             self.send(lanes, waiting, line, row, Lane::Backlog)?;
         }
@@ -296,6 +309,7 @@ impl Pump {
         match line.send(message)? {
             Some(notice) => {
                 let seq = row.seq;
+                self.passing.sent(seq, &row.alert);
                 waiting.answers.spawn(async move { (seq, notice.wait_async().await) });
             }
             None => self.judge(lanes, row.seq, Verdict::NotSendable),
@@ -308,6 +322,7 @@ impl Pump {
         let (outcome, why) = match verdict {
             Verdict::Taken => {
                 self.unmarked.insert(seq);
+                self.passing.taken(seq);
                 (Outcome::Delivered, "")
             }
             Verdict::NoSubscriber => (Outcome::Nobody, "nobody subscribes to it"),

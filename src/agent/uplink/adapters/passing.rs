@@ -1,0 +1,113 @@
+//! What alerts become, on its way: beside the pump, never before it.
+//!
+//! An alert is rendered when the broker has taken it, so that what is not acknowledged and goes again is not said twice
+//! here. What was rendered waits in memory, in order, one message at a time in flight; a connection that is lost costs
+//! nothing, a restart of the daemon may cost what waited.
+//!
+//! Invariant: bounded. What finds no room pushes out the oldest and is counted.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rumqttc::{PublishNoticeError, PublishResult};
+use tokio::task::JoinSet;
+
+use super::Adapters;
+use crate::agent::uplink::error::SessionError;
+use crate::agent::uplink::line::{Line, Message, Verdict};
+use crate::contract::alert::Alert;
+
+/// Messages that wait for a connection, or for their turn.
+const WAITING_MOST: usize = 1024;
+
+/// One for the device; it outlives the connections.
+pub(in crate::agent::uplink) struct Passing {
+    adapters: Adapters,
+    /// Alerts that were sent over this connection and not acknowledged yet.
+    sent: BTreeMap<u64, Alert>,
+    /// Rendered, the oldest first. It stays until it is acknowledged.
+    queue: VecDeque<Message>,
+    /// The answer to the queue's first, while that is in flight.
+    answer: JoinSet<Answer>,
+    /// Found no room since the last complaint.
+    lost: u64,
+    /// The broker did not take one: said once.
+    refused: bool,
+}
+
+/// What came of a message.
+pub(in crate::agent::uplink) type Answer = Result<PublishResult, PublishNoticeError>;
+
+impl Passing {
+    pub(in crate::agent::uplink) fn new(adapters: Adapters) -> Self {
+        let (sent, queue, answer) = (BTreeMap::new(), VecDeque::new(), JoinSet::new());
+        Passing { adapters, sent, queue, answer, lost: 0, refused: false }
+    }
+
+    /// A new connection: nothing is in flight, neither alerts nor messages.
+    pub(in crate::agent::uplink) fn begin(&mut self) {
+        self.sent.clear();
+        self.answer = JoinSet::new();
+    }
+
+    /// An alert is on its way to the broker.
+    pub(in crate::agent::uplink) fn sent(&mut self, seq: u64, alert: &Alert) {
+        if !self.adapters.are_off() {
+            self.sent.insert(seq, alert.clone());
+        }
+    }
+
+    /// The broker has an alert that was sent.
+    pub(in crate::agent::uplink) fn taken(&mut self, seq: u64) {
+        let Some(alert) = self.sent.remove(&seq) else { return };
+        self.queue.extend(self.adapters.alert(&alert));
+        while self.queue.len() > WAITING_MOST {
+            // Not the first: it may be in flight, and its answer must find it.
+            self.queue.remove(1);
+            self.lost += 1;
+        }
+    }
+
+    /// Nothing waits any more.
+    pub(in crate::agent::uplink) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Sends the next one, if none is in flight.
+    pub(in crate::agent::uplink) fn start(&mut self, line: &Line) -> Result<(), SessionError> {
+        while self.answer.is_empty()
+            && let Some(next) = self.queue.front()
+        {
+            match line.send(next.clone())? {
+                Some(notice) => {
+                    self.answer.spawn(async move { notice.wait_async().await });
+                }
+                None => {
+                    self.judge(Verdict::NotSendable);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answer; none while nothing is in flight.
+    pub(in crate::agent::uplink) async fn answered(&mut self) -> Option<Result<Answer, tokio::task::JoinError>> {
+        self.answer.join_next().await
+    }
+
+    /// Takes it in.
+    pub(in crate::agent::uplink) fn judge(&mut self, verdict: Verdict) {
+        let Some(message) = self.queue.pop_front() else { return };
+        match verdict {
+            // Whether anybody listens is their affair: nothing waits for it.
+            Verdict::Taken | Verdict::NoSubscriber => self.refused = false,
+            Verdict::Refused(_) | Verdict::NotSendable => {
+                if !std::mem::replace(&mut self.refused, true) {
+                    log::error!("the broker does not take {}: {verdict:?}; may the device write there?", message.topic);
+                }
+            }
+        }
+        if self.lost > 0 && self.queue.is_empty() {
+            log::warn!("{} adapter messages found no room and were not sent", std::mem::take(&mut self.lost));
+        }
+    }
+}
