@@ -1,5 +1,6 @@
 //! Integration tests, one module per behaviour, one binary: linking GStreamer, SQLite and TLS once.
 
+mod adapters;
 mod bystanders;
 mod capture;
 mod capture_cameras;
@@ -7,6 +8,7 @@ mod changes;
 mod commands;
 mod common;
 mod consumers;
+mod contract;
 mod daemon;
 mod disk;
 mod discovery;

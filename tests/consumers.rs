@@ -25,9 +25,11 @@ const DEVICE: &str = "vedette/v1/depot/gate-1";
 fn the_ledger_in_rust_keeps_to_its_cases() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("../deploy/consumers/cases.json")).expect("JSON");
     assert!(cases.len() > 10);
-    for case in cases {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (number, case) in cases.iter().enumerate() {
         let name = case["name"].as_str().expect("a name");
-        let ledger = ledger::Ledger::open(":memory:").expect("a database");
+        let file = dir.path().join(format!("{number}.db"));
+        let ledger = ledger::Ledger::open(file.to_str().expect("UTF-8")).expect("a database");
         let now = || {
             let epoch = ledger.current(SOURCE).expect("a database").expect("something came");
             let all = ledger.confirmable().expect("a database");
@@ -54,6 +56,21 @@ fn the_ledger_in_rust_keeps_to_its_cases() {
             }
         }
         assert_eq!(now(), json!({"confirm": case["confirm"], "missing": case["missing"]}), "{name}");
+        let books = rusqlite::Connection::open(&file).expect("a database");
+        let list = |question: &str, of: &[&str]| -> Value {
+            let mut select = books.prepare(question).expect("its tables");
+            let rows = select.query_map(rusqlite::params_from_iter(of), |row| row.get(0)).expect("rows");
+            rows.map(|row| serde_json::from_str::<Value>(&row.map(|t: String| t).expect("a row")).expect("JSON"))
+                .collect()
+        };
+        let ids = "SELECT json_quote(id) FROM events WHERE source = ? ORDER BY id";
+        assert_eq!(list(ids, &[SOURCE]), case["stored"], "{name}");
+        let spans = "SELECT json_array(first, last) FROM lost WHERE source = ? AND epoch = ? ORDER BY first";
+        let epoch = case["confirm"][1].as_str().expect("an epoch");
+        assert_eq!(list(spans, &[SOURCE, epoch]), case["lost"], "{name}");
+        for (epoch, lost) in case["lost_before"].as_object().into_iter().flatten() {
+            assert_eq!(&list(spans, &[SOURCE, epoch]), lost, "{name}");
+        }
     }
 }
 

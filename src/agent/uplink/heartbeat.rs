@@ -153,8 +153,13 @@ impl Reporter {
     async fn adapt(&self, line: &Line, said: &mut Said) -> Result<(), SessionError> {
         for message in self.adapters.states(&self.health.facts(), &self.health.cameras()) {
             if said.adapted.get(&message.topic) != Some(&message.payload) {
-                said.adapted.insert(message.topic.clone(), message.payload.clone());
-                self.publish(line, said, message, false).await?;
+                let topic = message.topic.clone();
+                said.adapted.insert(topic.clone(), message.payload.clone());
+                match line.publish(message).await? {
+                    Verdict::Taken | Verdict::NoSubscriber => {}
+                    Verdict::Refused(PubAckReason::NotAuthorized) => self.adapters.give_up(&topic),
+                    verdict => log::warn!("the broker did not take {topic}: {verdict:?}"),
+                }
             }
         }
         Ok(())
@@ -183,18 +188,14 @@ impl Reporter {
         channel: Channel,
         message: &impl Serialize,
     ) -> Result<(), SessionError> {
-        self.publish(line, said, self.retained(&channel, message), channel == Channel::State).await
-    }
-
-    /// `vital`: without the right to say it there is no point in the connection.
-    async fn publish(&self, line: &Line, said: &mut Said, message: Message, vital: bool) -> Result<(), SessionError> {
+        let message = self.retained(&channel, message);
         let topic = message.topic.clone();
         match line.publish(message).await? {
             // A retained message waits for its subscribers.
             Verdict::Taken | Verdict::NoSubscriber => {
                 said.refused.remove(&topic);
             }
-            Verdict::Refused(PubAckReason::NotAuthorized) if vital => {
+            Verdict::Refused(PubAckReason::NotAuthorized) if channel == Channel::State => {
                 return Err(line.not_allowed(&topic));
             }
             verdict => {

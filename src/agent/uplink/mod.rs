@@ -124,16 +124,11 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
         heartbeat_every: mqtt.heartbeat_every,
         touched: Arc::clone(&touched),
     };
+    let passing = Passing::new(Adapters::new(&adapters, &topics), mqtt.consumers.is_empty());
     let mut uplink = Uplink {
         access: Access::new(mqtt, &topics),
         counter: SessionCounter::open(counter_file, &*clock),
-        pump: Pump::new(
-            Arc::clone(&outbox),
-            Passing::new(Adapters::new(&adapters, &topics)),
-            topics,
-            Arc::clone(&clock),
-            Arc::clone(&touched),
-        ),
+        pump: Pump::new(Arc::clone(&outbox), passing, topics, Arc::clone(&clock), Arc::clone(&touched)),
         reporter,
         acks: &acks,
         clock,

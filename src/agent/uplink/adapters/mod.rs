@@ -4,9 +4,11 @@
 //! What belongs here: one file for each format, pure, from an alert or from how the device is to messages; and
 //! [`passing`], which publishes what alerts become. What is retained and says how the device is goes through `heartbeat`.
 //!
-//! Invariant: nothing here holds up an alert of the contract, or takes its place in a queue.
+//! Invariant: nothing here holds up an alert of the contract, or takes its place in a queue. In particular a topic that the
+//! broker refused is not tried again: Mosquitto with the shipped limits ends the connection at every refusal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
@@ -33,6 +35,8 @@ pub(super) struct Adapters {
     frigate: Option<frigate::Frigate>,
     /// The newest incident of each camera and the time of the last alert about it; tests apart.
     newest: BTreeMap<(String, bool), (Uuid, Wall)>,
+    /// Topics that the broker does not let the device write, until the daemon is started again.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Adapters {
@@ -42,7 +46,20 @@ impl Adapters {
             home_assistant: config.home_assistant.as_ref().map(|c| home_assistant::HomeAssistant::new(c, topics)),
             frigate: config.frigate.as_ref().map(frigate::Frigate::new),
             newest: BTreeMap::new(),
+            refused: Mutex::new(BTreeSet::new()),
         }
+    }
+
+    /// The broker has refused this topic.
+    pub(super) fn give_up(&self, topic: &str) {
+        log::error!(
+            "the broker does not let the device write {topic}: that adapter is silent until the daemon is restarted"
+        );
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned());
+    }
+
+    fn may(&self, message: &Message) -> bool {
+        !self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(&message.topic)
     }
 
     /// None is switched on.
@@ -54,7 +71,7 @@ impl Adapters {
     pub(super) fn states(&self, facts: &DeviceFacts, cameras: &[CameraCondition]) -> Vec<Message> {
         let onvif = self.onvif.iter().flat_map(|a| a.states(cameras));
         let home_assistant = self.home_assistant.iter().map(|a| a.discovery(facts, cameras));
-        onvif.chain(home_assistant).collect()
+        onvif.chain(home_assistant).filter(|message| self.may(message)).collect()
     }
 
     /// What an alert becomes.
@@ -69,6 +86,7 @@ impl Adapters {
             messages.extend(self.onvif.iter_mut().flat_map(|a| a.alert(alert)));
             messages.extend(self.home_assistant.iter().filter_map(|a| a.alert(alert)));
         }
+        messages.retain(|message| self.may(message));
         messages
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rumqttc::{PublishNoticeError, PublishResult};
+use rumqttc::{PubAckReason, PublishNoticeError, PublishResult};
 use tokio::task::JoinSet;
 
 use super::Adapters;
@@ -30,17 +30,23 @@ pub(in crate::agent::uplink) struct Passing {
     answer: JoinSet<Answer>,
     /// Found no room since the last complaint.
     lost: u64,
-    /// The broker did not take one: said once.
-    refused: bool,
+    /// Nobody has to confirm alerts.
+    nobody_confirms: bool,
 }
 
 /// What came of a message.
 pub(in crate::agent::uplink) type Answer = Result<PublishResult, PublishNoticeError>;
 
 impl Passing {
-    pub(in crate::agent::uplink) fn new(adapters: Adapters) -> Self {
+    /// `nobody_confirms`: no consumer is configured.
+    pub(in crate::agent::uplink) fn new(adapters: Adapters, nobody_confirms: bool) -> Self {
         let (sent, queue, answer) = (BTreeMap::new(), VecDeque::new(), JoinSet::new());
-        Passing { adapters, sent, queue, answer, lost: 0, refused: false }
+        Passing { adapters, sent, queue, answer, lost: 0, nobody_confirms }
+    }
+
+    /// The adapters are whom alerts are for: that nobody subscribes to these themselves is as it should be.
+    pub(in crate::agent::uplink) fn is_the_audience(&self) -> bool {
+        self.nobody_confirms && !self.adapters.are_off()
     }
 
     /// A new connection: nothing is in flight, neither alerts nor messages.
@@ -72,6 +78,16 @@ impl Passing {
         self.queue.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> &VecDeque<Message> {
+        &self.queue
+    }
+
+    #[cfg(test)]
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Sends the next one, if none is in flight.
     pub(in crate::agent::uplink) fn start(&mut self, line: &Line) -> Result<(), SessionError> {
         while self.answer.is_empty()
@@ -99,11 +115,13 @@ impl Passing {
         let Some(message) = self.queue.pop_front() else { return };
         match verdict {
             // Whether anybody listens is their affair: nothing waits for it.
-            Verdict::Taken | Verdict::NoSubscriber => self.refused = false,
+            Verdict::Taken | Verdict::NoSubscriber => {}
+            Verdict::Refused(PubAckReason::NotAuthorized) => {
+                self.adapters.give_up(&message.topic);
+                self.queue.retain(|other| other.topic != message.topic);
+            }
             Verdict::Refused(_) | Verdict::NotSendable => {
-                if !std::mem::replace(&mut self.refused, true) {
-                    log::error!("the broker does not take {}: {verdict:?}; may the device write there?", message.topic);
-                }
+                log::warn!("the broker did not take a message on {}: {verdict:?}", message.topic);
             }
         }
         if self.lost > 0 && self.queue.is_empty() {

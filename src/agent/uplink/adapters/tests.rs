@@ -73,6 +73,36 @@ fn what_is_off_says_nothing() {
     assert!(!all_on().are_off());
 }
 
+#[test]
+fn a_topic_that_was_refused_is_not_tried_again() {
+    let (mut adapters, story) = (all_on(), story("north"));
+    adapters.give_up("frigate/events");
+    adapters.give_up("homeassistant/device/depot/gate-1/config");
+    assert_eq!(below(&adapters.alert(&story[0]), "frigate"), Vec::<&Message>::new());
+    let states = adapters.states(&facts(), &[camera(CameraStatus::Live)]);
+    assert_eq!((below(&states, "homeassistant/").len(), below(&states, "onvif-ej").len()), (0, 1));
+}
+
+#[test]
+fn what_waits_is_bounded_and_the_oldest_goes() {
+    let mut passing = Passing::new(all_on(), true);
+    assert!(passing.is_the_audience() && passing.is_idle());
+    let all: Vec<_> = (0..700).map(|_| story("north").remove(0)).collect();
+    for (seq, alert) in all.iter().enumerate() {
+        passing.sent(seq as u64, alert);
+        passing.taken(seq as u64);
+        passing.taken(seq as u64);
+    }
+    // Three messages each, and each alert once.
+    assert_eq!((passing.waiting().len(), passing.lost()), (1024, 700 * 3 - 1024));
+    let last = passing.waiting().back().expect("the newest");
+    assert!(String::from_utf8_lossy(&last.payload).contains(&all[699].incident.id.to_string()));
+    passing.sent(700, &all[0]);
+    passing.begin();
+    passing.taken(700);
+    assert_eq!(passing.lost(), 700 * 3 - 1024, "what an earlier connection did not get acknowledged comes again");
+}
+
 mod onvif_events {
     use super::*;
 
