@@ -195,10 +195,18 @@ fn python() -> Option<Program> {
 }
 
 fn rust() -> Program {
-    // Cargo builds examples with the tests, beside them.
+    // Cargo builds examples with the tests, beside them; not where somebody asks for one binary of tests only.
     let tests = std::env::current_exe().expect("our own path");
-    let program = tests.ancestors().nth(2).expect("target/<profile>/deps").join("examples/consumer");
-    assert!(program.exists(), "{} is not built: cargo build --example consumer", program.display());
+    let profile = tests.ancestors().nth(2).expect("target/<profile>/deps");
+    let program = profile.join("examples/consumer");
+    if !program.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--example", "consumer", "--target-dir"])
+            .arg(profile.parent().expect("target"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()) && program.exists(), "cargo build --example consumer");
+    }
     Program { command: vec![program], python_path: None }
 }
 

@@ -187,7 +187,7 @@ fn what_would_break_a_consumer_is_noticed() {
         ("/$defs/Inner/required", json!([])),
         ("/$defs/Kind/oneOf", json!([{"type": "string", "const": "a"}])),
     ] {
-        assert_eq!(change(said, pointer, value.clone()).len(), 1, "{pointer} {value}");
+        assert!(!change(said, pointer, value.clone()).is_empty(), "{pointer} {value}");
     }
     // What others say to us: we may ask for no more and understand no less.
     let heard = "ack.schema.json";
