@@ -10,6 +10,7 @@
 )]
 
 mod ledger;
+mod session;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,15 +19,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use rumqttc::{
-    AckMode, Broker, BrokerSessionResumePolicy, Client, Connection, Event, MqttOptions, Packet, Publish,
-    PublishOptions, QoS, RecvTimeoutError, Transport,
+    AckMode, Broker, Client, Connection, Event, MqttOptions, Packet, Publish, PublishOptions, QoS, RecvTimeoutError,
+    Transport,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use ledger::Ledger;
+use session::NothingInFlight;
 
 const BATCH: usize = 100;
+const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 
 /// Stores every alert exactly once, and confirms it.
 #[derive(Parser)]
@@ -101,9 +104,9 @@ impl Consumer {
         // The broker keeps what comes while this program is away, and does not send more than a batch unasked.
         options
             .set_clean_start(false)
-            .set_session_expiry_interval(Some(7 * 24 * 3600))
+            .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
             .set_receive_maximum(Some(BATCH as u16))
-            .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+            .set_session_store(NothingInFlight { session_expiry_s: SESSION_EXPIRY_S })
             .set_keep_alive(30)
             .set_ack_mode(AckMode::Manual);
         Ok(Client::builder(options).capacity(10 * BATCH).try_build()?)
