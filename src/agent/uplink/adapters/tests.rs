@@ -278,7 +278,7 @@ mod frigate_events {
             assert_eq!(after["start_time"], 1_700_000_000.0);
             assert_eq!(after["end_time"].as_f64(), (kind == "end").then_some(1_700_000_009.0));
             assert!(after["id"].as_str().unwrap().starts_with("1700000000.000000-"));
-            assert_eq!(last.as_ref().is_none_or(|before| before["id"] == after["id"]), true);
+            assert!(last.as_ref().is_none_or(|before| before["id"] == after["id"]));
             last = Some(after.clone());
         }
     }
