@@ -166,8 +166,8 @@ impl Pump {
                     self.volatile.retain(|alert| alert.id != id);
                     waiting.passed_by.remove(&id);
                 }
-                Some(answer) = self.passing.answered() => {
-                    let verdict = line.verdict(joined(answer))?;
+                answer = self.passing.answered() => {
+                    let verdict = line.verdict(answer)?;
                     self.passing.judge(verdict);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {

@@ -7,9 +7,9 @@
 //! Invariant: bounded. What finds no room pushes out the oldest and is counted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 
 use rumqttc::{PubAckReason, PublishNoticeError, PublishResult};
-use tokio::task::JoinSet;
 
 use super::Adapters;
 use crate::agent::uplink::error::SessionError;
@@ -26,8 +26,9 @@ pub(in crate::agent::uplink) struct Passing {
     sent: BTreeMap<u64, Alert>,
     /// Rendered, the oldest first. It stays until it is acknowledged.
     queue: VecDeque<Message>,
-    /// The answer to the queue's first, while that is in flight.
-    answer: JoinSet<Answer>,
+    /// The answer to the queue's first, while that is in flight. No task of its own: a refusal that ends the connection
+    /// must be heard before the end.
+    answer: Option<Pin<Box<dyn Future<Output = Answer> + Send + Sync>>>,
     /// Found no room since the last complaint.
     lost: u64,
     /// Nobody has to confirm alerts.
@@ -40,8 +41,7 @@ pub(in crate::agent::uplink) type Answer = Result<PublishResult, PublishNoticeEr
 impl Passing {
     /// `nobody_confirms`: no consumer is configured.
     pub(in crate::agent::uplink) fn new(adapters: Adapters, nobody_confirms: bool) -> Self {
-        let (sent, queue, answer) = (BTreeMap::new(), VecDeque::new(), JoinSet::new());
-        Passing { adapters, sent, queue, answer, lost: 0, nobody_confirms }
+        Passing { adapters, sent: BTreeMap::new(), queue: VecDeque::new(), answer: None, lost: 0, nobody_confirms }
     }
 
     /// The adapters are whom alerts are for: that nobody subscribes to these themselves is as it should be.
@@ -52,7 +52,7 @@ impl Passing {
     /// A new connection: nothing is in flight, neither alerts nor messages.
     pub(in crate::agent::uplink) fn begin(&mut self) {
         self.sent.clear();
-        self.answer = JoinSet::new();
+        self.answer = None;
     }
 
     /// An alert is on its way to the broker.
@@ -90,13 +90,11 @@ impl Passing {
 
     /// Sends the next one, if none is in flight.
     pub(in crate::agent::uplink) fn start(&mut self, line: &Line) -> Result<(), SessionError> {
-        while self.answer.is_empty()
+        while self.answer.is_none()
             && let Some(next) = self.queue.front()
         {
             match line.send(next.clone())? {
-                Some(notice) => {
-                    self.answer.spawn(async move { notice.wait_async().await });
-                }
+                Some(notice) => self.answer = Some(Box::pin(notice.wait_async())),
                 None => {
                     self.judge(Verdict::NotSendable);
                 }
@@ -105,9 +103,16 @@ impl Passing {
         Ok(())
     }
 
-    /// The next answer; none while nothing is in flight.
-    pub(in crate::agent::uplink) async fn answered(&mut self) -> Option<Result<Answer, tokio::task::JoinError>> {
-        self.answer.join_next().await
+    /// The next answer; waits for ever while nothing is in flight. Nothing is lost if it is not waited for to the end.
+    pub(in crate::agent::uplink) async fn answered(&mut self) -> Answer {
+        match &mut self.answer {
+            Some(answer) => {
+                let answer = answer.await;
+                self.answer = None;
+                answer
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes it in.
