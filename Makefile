@@ -18,7 +18,8 @@ demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, inciden
 	@cargo build --bin vedette
 	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" CAMERA="$(CAMERA)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 
-test: setup ## all tests: unit, property, and integration against a real Mosquitto and a real RTSP server
+test: setup ## all tests: unit, property, and integration against a real Mosquitto, a real RTSP server and others' clients
+	@deploy/dev/python.sh
 	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
 	@$(MAKE) --no-print-directory train-smoke

@@ -3,6 +3,7 @@
 mod broker_faults;
 mod broker_kills;
 mod broker_sessions;
+mod adapters;
 mod bystanders;
 mod capture;
 mod capture_cameras;
@@ -10,6 +11,8 @@ mod changes;
 mod commands;
 mod common;
 mod control;
+mod consumers;
+mod contract;
 mod daemon;
 mod disk;
 mod discovery;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
-use vedette::agent::config::{Broker as BrokerUrl, ClientFiles, Device, Mqtt, MqttTls};
+use vedette::agent::config::{Adapters, Broker as BrokerUrl, ClientFiles, Device, Mqtt, MqttTls};
 use vedette::agent::uplink::{self, Link, Pace, Parts};
 use vedette::base::clock::{Clock, SystemClock, Wall};
 use vedette::base::progress::Beat;
@@ -419,6 +419,7 @@ impl Agent {
         let (stop, (tell, link)) = (StopToken::new(), watch::channel(Link::Starting));
         let parts = Parts {
             mqtt,
+            adapters: Adapters::default(),
             device: Device { site: "depot".into(), id: "gate-1".into(), place: None },
             counter_file: dir.path().join("uplink-session"),
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::camera::RING_BEYOND_PRE_ROLL;
 use super::{
-    Camera, Clip, Config, Device, Http, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, Upload, UploadTarget,
-    VideoWish,
+    Adapters, Camera, Clip, Config, Device, Http, Incident, Model, Mqtt, MqttTls, Paths, Source, Storage, Upload,
+    UploadTarget, VideoWish,
 };
 
 /// When a change takes effect.
@@ -48,8 +48,21 @@ impl Config {
     /// What is different in `new`. The order of cameras does not matter.
     pub fn diff(&self, new: &Config) -> Vec<Change> {
         // Taken apart by name, here and below, so that a field that is added cannot be forgotten.
-        let Config { device, paths, model, cameras, incident, clip, storage, severity, mqtt, upload, http, metrics } =
-            self;
+        let Config {
+            device,
+            paths,
+            model,
+            cameras,
+            incident,
+            clip,
+            storage,
+            severity,
+            mqtt,
+            adapters,
+            upload,
+            http,
+            metrics,
+        } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
         changes.of_paths(paths, &new.paths);
@@ -77,6 +90,7 @@ impl Config {
         }
         changes.of_http(http, &new.http);
         changes.at_restart("metrics.listen", *metrics != new.metrics);
+        changes.of_adapters(adapters, &new.adapters);
         changes.0
     }
 
@@ -287,6 +301,13 @@ impl Changes {
             }
             _ => self.at_restart(&key("kind"), true),
         }
+    }
+
+    fn of_adapters(&mut self, old: &Adapters, new: &Adapters) {
+        let Adapters { onvif, home_assistant, frigate } = old;
+        self.at_restart("adapters.onvif", *onvif != new.onvif);
+        self.at_restart("adapters.home_assistant", *home_assistant != new.home_assistant);
+        self.at_restart("adapters.frigate", *frigate != new.frigate);
     }
 
     fn of_mqtt(&mut self, old: &Mqtt, new: &Mqtt) {

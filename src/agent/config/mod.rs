@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::contract::alert::{Place, Severity};
 
+mod adapters;
 mod camera;
 mod diff;
 mod files;
@@ -96,6 +97,8 @@ pub struct Config {
     pub http: Http,
     /// `[metrics]`, `listen`: address and port on which Prometheus finds the metrics; default none.
     pub metrics: Option<SocketAddr>,
+    /// In whose formats besides.
+    pub adapters: Adapters,
 }
 
 /// `[device]`
@@ -463,6 +466,40 @@ pub struct Mqtt {
     pub keep: Duration,
     /// `keep_mb`: and the oldest where all of them take more than so much, 10 to 100,000 MB (10^6 bytes); default 500 MB.
     pub keep_bytes: u64,
+}
+
+/// `[adapters.*]`: formats of others, each none unless `enabled = true`; default false. They need `[mqtt]`. A prefix is the
+/// first 1 to 8 levels of a topic.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Adapters {
+    /// `[adapters.onvif]`
+    pub onvif: Option<OnvifAdapter>,
+    /// `[adapters.home_assistant]`
+    pub home_assistant: Option<HomeAssistantAdapter>,
+    /// `[adapters.frigate]`
+    pub frigate: Option<FrigateAdapter>,
+}
+
+/// `[adapters.onvif]`: ONVIF events in JSON (`onvif-ej`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnvifAdapter {
+    /// `prefix`: what stands before `{site}/{device}/onvif-ej`; default `vedette/v1`.
+    pub prefix: String,
+}
+
+/// `[adapters.home_assistant]`: MQTT discovery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HomeAssistantAdapter {
+    /// `discovery_prefix`: as it is set in Home Assistant; default `homeassistant`.
+    pub discovery_prefix: String,
+}
+
+/// `[adapters.frigate]`: the shape of Frigate's events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrigateAdapter {
+    /// `prefix`: Frigate's `topic_prefix`; default `frigate`. Devices at one broker share it only if their cameras have
+    /// different names.
+    pub prefix: String,
 }
 
 /// TLS of `[mqtt]`, version 1.2 or 1.3. The files were right when the configuration was read; they are renewed while the

@@ -1,6 +1,6 @@
 //! From the text of the file to a [`Config`]: which keys there are, their defaults and limits, and which
-//! combinations are impossible. `[[camera]]`, `[schedule]`, `[mqtt]`, `[upload]`, `[http]` and
-//! `[metrics]` have files of their own.
+//! combinations are impossible. `[[camera]]`, `[schedule]`, `[mqtt]`, `[adapters]`, `[upload]`,
+//! `[http]` and `[metrics]` have files of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -14,8 +14,8 @@ use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
 use super::{
-    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, camera, files, http, mqtt, place,
-    schedule, upload,
+    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, adapters, camera, files, http, mqtt,
+    place, schedule, upload,
 };
 use crate::contract::alert::{NORMAL, Severity};
 
@@ -87,7 +87,9 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         NORMAL => Err(Fault::with_remedy("never makes an incident", "leave it out")),
         _ => Ok(()),
     });
+    let connected = root.has("mqtt");
     let mqtt = root.optional_section("mqtt", |s| mqtt::read(s, base_dir));
+    let adapters = root.section("adapters", |s| adapters::read(s, connected));
     let upload = root.section("upload", |s| upload::read(s, &context));
     let http = root.section("http", |s| http::read(s, base_dir));
     let metrics = root.section("metrics", http::metrics);
@@ -105,6 +107,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         upload: upload?,
         http: http?,
         metrics: metrics?,
+        adapters: adapters?,
     })
 }
 

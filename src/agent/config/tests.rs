@@ -112,6 +112,28 @@ fn the_example_is_right_as_it_stands() {
         (mqtt.consumers, mqtt.keep, mqtt.keep_bytes),
         (vec!["soc".to_string()], Duration::from_secs(30 * 86_400), 500_000_000)
     );
+    assert_eq!(config.adapters, Adapters::default());
+}
+
+#[test]
+fn adapters_are_switched_on_one_by_one_and_need_a_broker() {
+    let site = Site::new();
+    let mqtt = "[mqtt]\nurl = \"mqtt://localhost\"\n";
+    let on = |more: &str| with(&format!("{mqtt}[adapters.onvif]\nenabled = true\n{more}"));
+    let config = site.parse(&on("")).unwrap();
+    assert_eq!(config.adapters.onvif, Some(OnvifAdapter { prefix: "vedette/v1".into() }));
+    assert_eq!((config.adapters.home_assistant, config.adapters.frigate), (None, None));
+    let all = on("[adapters.home_assistant]\nenabled = true\n[adapters.frigate]\nenabled = true\nprefix = \"nvr/a\"\n");
+    let config = site.parse(&all).unwrap();
+    assert_eq!(config.adapters.home_assistant.unwrap().discovery_prefix, "homeassistant");
+    assert_eq!(config.adapters.frigate.unwrap().prefix, "nvr/a");
+    for bad in ["", "a//b", "/a", "a/", "a/#", "a b", &"a/".repeat(8), &"x".repeat(65)] {
+        let problem = site.problem(&on(&format!("prefix = {bad:?}")));
+        assert_eq!(problem.key, "adapters.onvif.prefix");
+    }
+    let problem = site.problem(&with("[adapters.frigate]\nenabled = true\n"));
+    assert_eq!(problem.key, "adapters.frigate.enabled");
+    assert!(problem.remedy.contains("[mqtt]"), "{problem:?}");
 }
 
 #[test]

@@ -402,6 +402,7 @@ impl Daemon {
             let stop = StopToken::new();
             let parts = uplink::Parts {
                 mqtt: mqtt.clone(),
+                adapters: config.adapters.clone(),
                 device: config.device.clone(),
                 counter_file: config.paths.state_dir.join("uplink-session"),
                 outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,

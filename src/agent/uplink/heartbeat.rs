@@ -9,6 +9,7 @@ use rumqttc::{LastWill, LastWillProperties, PubAckReason, QoS};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::adapters::Adapters;
 use super::error::SessionError;
 use super::line::{Line, Message, Verdict};
 use crate::base::clock::{Clock, Mono};
@@ -32,6 +33,7 @@ pub(super) struct Reporter {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) health: Arc<dyn HealthSource>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) adapters: Arc<Adapters>,
     pub(super) heartbeat_every: Duration,
     /// The outbox has changed by the uplink's doing.
     pub(super) touched: Arc<Notify>,
@@ -44,6 +46,8 @@ pub(super) struct Said {
     cameras: BTreeMap<String, CameraCondition>,
     outbox: Option<OutboxStatus>,
     heartbeat: Option<Mono>,
+    /// What adapters said, by topic.
+    adapted: BTreeMap<String, Vec<u8>>,
     /// Topics the broker would not take, complained about once.
     refused: BTreeSet<String>,
 }
@@ -92,8 +96,8 @@ impl Reporter {
     pub(super) async fn birth(&self, line: &Line, session: u64) -> Result<Said, SessionError> {
         let (since, facts) = (self.clock.wall().rfc3339(), self.health.facts());
         let state = self.state(session, StateReason::Connected, Some(since.clone()));
-        let mut said =
-            Said { since, facts, cameras: BTreeMap::new(), outbox: None, heartbeat: None, refused: BTreeSet::new() };
+        let (cameras, adapted) = (BTreeMap::new(), BTreeMap::new());
+        let mut said = Said { since, facts, cameras, outbox: None, heartbeat: None, adapted, refused: BTreeSet::new() };
         self.say(line, &mut said, Channel::State, &state).await?;
         Ok(said)
     }
@@ -121,6 +125,7 @@ impl Reporter {
                     said.cameras.insert(condition.camera.clone(), condition);
                 }
             }
+            self.adapt(line, &mut said).await?;
             let status = self.outbox_status().await;
             if let Some(status) = status.clone().filter(|s| said.outbox.as_ref() != Some(s)) {
                 let state = OutboxState { origin: self.origin(session), status: status.clone() };
@@ -143,6 +148,22 @@ impl Reporter {
                 () = tokio::time::sleep(due) => {}
             }
         }
+    }
+
+    /// What has changed of the adapters' retained messages.
+    async fn adapt(&self, line: &Line, said: &mut Said) -> Result<(), SessionError> {
+        for message in self.adapters.states(&self.health.facts(), &self.health.cameras()) {
+            if said.adapted.get(&message.topic) != Some(&message.payload) {
+                let topic = message.topic.clone();
+                said.adapted.insert(topic.clone(), message.payload.clone());
+                match line.publish(message).await? {
+                    Verdict::Taken | Verdict::NoSubscriber => {}
+                    Verdict::Refused(PubAckReason::NotAuthorized) => self.adapters.give_up(&topic),
+                    verdict => log::warn!("the broker did not take {topic}: {verdict:?}"),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn outbox_status(&self) -> Option<OutboxStatus> {

@@ -32,6 +32,7 @@ pub(super) struct Line {
 }
 
 /// A message to publish with QoS 1.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Message {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,

@@ -3,7 +3,7 @@
 //! ```text
 //!     outbox ─► pump (lanes) ─┐                      ┌─► acks ─► outbox
 //!     health ─► heartbeat ────┼─► session ═ broker ══┤
-//!     desk ───► commands ─────┘                      └─► desk
+//!     desk ───► commands ─────┘                      └─► desk    (adapters: alerts and health in others' formats)
 //!
 //!     waiting ──► connecting ──► up: birth, states, alerts ──► lost ──► waiting (growing, jittered)
 //!        ▲            │ refused, unreachable                    │
@@ -37,6 +37,7 @@ use crate::contract::topics::{Channel, DeviceTopics, TopicError};
 mod access;
 mod acks;
 mod commands;
+mod adapters;
 mod counter;
 mod error;
 mod heartbeat;
@@ -52,6 +53,7 @@ pub use error::{Cause, Pace, SessionError};
 
 use access::{Access, CONNECT_TIMEOUT};
 use acks::Acks;
+use adapters::{Adapters, Passing};
 use counter::SessionCounter;
 use heartbeat::Reporter;
 use line::Line;
@@ -71,6 +73,8 @@ const ROUND: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// `[mqtt]`
     pub mqtt: config::Mqtt,
+    /// `[adapters]`
+    pub adapters: config::Adapters,
     /// `[device]`
     pub device: config::Device,
     /// Where the session counter is kept: `uplink-session` in the state directory.
@@ -115,7 +119,7 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, device, counter_file, outbox, desk, health, clock, stop, beat, link } = parts;
+    let Parts { mqtt, adapters, device, counter_file, outbox, desk, health, clock, stop, beat, link } = parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);
@@ -124,14 +128,16 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
         outbox: Arc::clone(&outbox),
         health,
         clock: Arc::clone(&clock),
+        adapters: Arc::new(Adapters::new(&adapters, &topics)),
         heartbeat_every: mqtt.heartbeat_every,
         touched: Arc::clone(&touched),
     };
+    let passing = Passing::new(Adapters::new(&adapters, &topics), mqtt.consumers.is_empty());
     let mut uplink = Uplink {
         access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock))),
         counter: SessionCounter::open(counter_file, &*clock),
         ears: Ears { topics: topics.clone(), acks: &acks, desk },
-        pump: Pump::new(Arc::clone(&outbox), topics, Arc::clone(&clock), Arc::clone(&touched)),
+        pump: Pump::new(Arc::clone(&outbox), passing, topics, Arc::clone(&clock), Arc::clone(&touched)),
         reporter,
         clock,
         stop,

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::adapters::Passing;
 use super::error::SessionError;
 use super::lanes::{Fetch, Lane, Lanes, News, Outcome, UNFIT_FOR, WINDOW};
 use super::line::{Line, Message, Verdict};
@@ -36,6 +37,8 @@ const VOLATILE_MOST: usize = 64;
 /// The pump; it outlives the connections.
 pub(super) struct Pump {
     outbox: Arc<dyn Outbox>,
+    /// What alerts become in others' formats.
+    passing: Passing,
     topics: DeviceTopics,
     clock: Arc<dyn Clock>,
     /// Something about the outbox has changed by our doing.
@@ -102,12 +105,14 @@ impl Patience {
 impl Pump {
     pub(super) fn new(
         outbox: Arc<dyn Outbox>,
+        passing: Passing,
         topics: DeviceTopics,
         clock: Arc<dyn Clock>,
         touched: Arc<Notify>,
     ) -> Self {
         Pump {
             outbox,
+            passing,
             topics,
             clock,
             touched,
@@ -153,6 +158,7 @@ impl Pump {
         beat: &Beat,
     ) -> Result<(), SessionError> {
         let Flow { mut lanes, mut waiting, mut added, mut rewound } = flow;
+        self.passing.begin();
         let pumped = self.pump(&mut lanes, &mut waiting, (&mut added, &mut rewound), line, stop, beat).await;
         self.careful = lanes.careful();
         if matches!(pumped, Err(SessionError::Lost { .. })) && line.objected().await {
@@ -178,8 +184,11 @@ impl Pump {
         let mut stop_by = None;
         loop {
             self.start_what_can_be(lanes, waiting, line)?;
-            let quiet =
-                lanes.drained() && waiting.reads.is_empty() && self.unmarked.is_empty() && waiting.volatile.is_empty();
+            let quiet = lanes.drained()
+                && waiting.reads.is_empty()
+                && self.unmarked.is_empty()
+                && waiting.volatile.is_empty()
+                && self.passing.is_idle();
             if stop_by.is_some_and(|by| quiet || self.clock.now() >= by) {
                 return Ok(());
             }
@@ -198,6 +207,10 @@ impl Pump {
                     log::debug!("an alert that is not stored was sent: {verdict:?}");
                     self.volatile.retain(|dispatch| dispatch.id() != id);
                     waiting.passed_by.remove(&id);
+                }
+                answer = self.passing.answered() => {
+                    let verdict = line.verdict(answer)?;
+                    self.passing.judge(verdict);
                 }
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
@@ -263,6 +276,7 @@ impl Pump {
     fn start_what_can_be(&mut self, lanes: &mut Lanes, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
         let now = self.clock.now();
         self.send_volatile(waiting, line)?;
+        self.passing.start(line)?;
         for row in lanes.probes(now) {
             self.send(lanes, waiting, line, row, Lane::Backlog)?;
         }
@@ -343,6 +357,9 @@ impl Pump {
         match line.send(message)? {
             Some(notice) => {
                 let seq = row.seq;
+                if let Dispatch::Alert(alert) = &row.dispatch {
+                    self.passing.sent(seq, alert);
+                }
                 waiting.answers.spawn(async move { (seq, notice.wait_async().await) });
             }
             None => self.judge(lanes, row.seq, Verdict::NotSendable),
@@ -352,9 +369,14 @@ impl Pump {
 
     fn judge(&mut self, lanes: &mut Lanes, seq: u64, verdict: Verdict) {
         use rumqttc::PubAckReason as R;
+        let verdict = match verdict {
+            Verdict::NoSubscriber if self.passing.is_the_audience() => Verdict::Taken,
+            verdict => verdict,
+        };
         let (outcome, why) = match verdict {
             Verdict::Taken => {
                 self.unmarked.insert(seq);
+                self.passing.taken(seq);
                 (Outcome::Delivered, "")
             }
             Verdict::NoSubscriber => (Outcome::Nobody, "nobody subscribes to it"),
