@@ -73,6 +73,8 @@ fn keep(dir: &Path, name: &str, message: &Message) {
     let captured = json!({"topic": topic, "retained": retained, "content_type": content_type,
         "user_properties": user_properties, "payload": payload});
     let text = format!("{}\n", serde_json::to_string_pretty(&captured).expect("JSON"));
+    // Where this tree happens to lie is nobody's business.
+    let text = text.replace(root().join(".cache/onnxruntime").to_str().expect("UTF-8"), "/usr/lib/vedette");
     std::fs::write(dir.join(name).with_extension("json"), text).expect("writable");
 }
 
