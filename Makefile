@@ -27,7 +27,7 @@ test: setup ## all tests: unit, property, and integration against a real Mosquit
 KILLS ?= 1000
 
 soak-kill: setup ## kill -9 at random moments, KILLS times (1,000; about an hour): nothing stored may be missing, open or broken
-	@VEDETTE_KILLS="$(KILLS)" deploy/dev/nextest.sh run --test all --no-capture kills_at_random_moments
+	@VEDETTE_KILLS="$(KILLS)" deploy/dev/nextest.sh run --test all --no-capture -E 'test(kills_at_random_moments) + test(broker_kills)'
 
 system-test: setup ## a virtual machine with a V4L2 camera (vivid) and systemd, emulated: cameras, controls, replug, clips; ten minutes and more
 	@cargo build --quiet --bin vedette || cargo build --bin vedette

@@ -1,7 +1,6 @@
 //! Other people's formats: what an incident of a running daemon becomes in each, as a subscriber at a real Mosquitto gets it.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 

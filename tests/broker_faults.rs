@@ -87,7 +87,6 @@ fn packet_identifiers_do_not_run_out() {
 }
 
 #[test]
-#[ignore = "fails: Mosquitto answers 0x95, at which the client library ends the connection, and the pump does not yet learn why"]
 fn a_message_that_the_broker_refuses_for_ever_holds_up_no_other() {
     let broker = Broker::plaintext().also("message_size_limit 6000").start();
     let mut soc = broker.subscribe(ALERTS);

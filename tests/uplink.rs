@@ -423,6 +423,7 @@ impl Agent {
             device: Device { site: "depot".into(), id: "gate-1".into(), place: None },
             counter_file: dir.path().join("uplink-session"),
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
+            links: None,
             desk: None,
             health: Arc::clone(&health) as Arc<dyn HealthSource>,
             clock,

@@ -186,6 +186,10 @@ pub struct ClipReport {
     pub peak_jpeg_path: Option<String>,
     /// Why there is none.
     pub lost_because: Option<String>,
-    /// Where it was uploaded to: `s3://bucket/key`, or the URL that it was PUT to.
+    /// Where it can be had: a signed link to the device itself that expires (`clip_ready`, where `http.links_in_alerts` is
+    /// set), or where it was uploaded to (`clip_uploaded`): `s3://bucket/key`, or the URL that it was PUT to.
     pub url: Option<String>,
+    /// Where the picture of the peak can be had, for as long as the link says; only where `http.links_in_alerts` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_url: Option<String>,
 }

@@ -41,6 +41,12 @@ pub enum Command {
         #[serde(default)]
         to: Option<u64>,
     },
+    /// Send an incident's clip to where `[upload]` says. Result: `upload`, how that stands; a `clip_uploaded` alert says when
+    /// it is there. One that is still being made waits.
+    Clip {
+        /// The incident.
+        incident: Uuid,
+    },
     /// A clip of a time that is past, as far as the ring in memory still holds it, with pre-roll and post-roll. It becomes an
     /// incident of class `Requested`, whose alerts say when its clip is ready, or why there is none. Result: `incident`.
     ClipRange {

@@ -55,6 +55,10 @@ class Service:
         return None
 
 
+# What systemd/vedette.service gives the daemon besides.
+UNIT = {**os.environ, "MALLOC_ARENA_MAX": "2"}
+
+
 class Daemon(Service):
     """`vedette run`."""
 
@@ -69,7 +73,7 @@ class Daemon(Service):
             f"[model]\ndir = {json.dumps(str(model))}\nonnxruntime = {json.dumps(str(library))}\n\n{sections}"
             f"[clip]\npre_roll_s = 5\npost_roll_s = 5\n\n[storage]\nmin_free_mb = 20\n\n[mqtt]\nurl = \"mqtt://127.0.0.1:{broker_port}\"\nheartbeat_s = 10\n",
             encoding="utf-8")
-        super().__init__("vedette", [given.vedette, "run", "--config", self.config], work)
+        super().__init__("vedette", [given.vedette, "run", "--config", self.config], work, environment=UNIT)
         # Ends that no fault asked for.
         self.unplanned = []
 

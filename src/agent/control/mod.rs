@@ -58,6 +58,8 @@ pub trait Device: Send + Sync {
     fn set_thresholds(&self, camera: &CameraId, thresholds: BTreeMap<String, f32>) -> Result<(), Refusal>;
     /// Sends rows of the outbox again; how many there are.
     fn replay(&self, from: u64, to: u64) -> Result<u64, Refusal>;
+    /// Has an incident's clip sent, for somebody; how that stands.
+    fn upload(&self, incident: Uuid, who: &str) -> Result<Value, Refusal>;
     /// Stores an operator's word.
     fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal>;
     /// Reads the configuration again; a line for each change.
@@ -132,6 +134,9 @@ impl Control {
             Command::Replay { from, to } => {
                 let rows = self.device.replay(from, to.unwrap_or(u64::MAX))?;
                 CommandOutcome::done(json!({ "rows": rows }))
+            }
+            Command::Clip { incident } => {
+                CommandOutcome::done(json!({ "upload": self.device.upload(incident, from)? }))
             }
             Command::ClipRange { camera, from, to } => {
                 let read = |key, text: &str| time(key, text).map_err(|NoRequest(why)| Refusal::Impossible(why));
@@ -225,6 +230,10 @@ mod tests {
             Ok(to - from)
         }
 
+        fn upload(&self, _: Uuid, who: &str) -> Result<Value, Refusal> {
+            Ok(json!({ "requested_by": who }))
+        }
+
         fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal> {
             assert_eq!((verdict.verdict, verdict.who.as_str()), (Verdict::Confirmed, "cli"));
             Ok(())
@@ -277,6 +286,10 @@ mod tests {
                 json!({"command": "clip_range", "camera": "door", "from": "1970-01-01T00:00:01Z", "to": "1970-01-01T00:00:01Z"}),
                 json!({"status": "rejected", "reason": "from is not before to"}),
             ),
+            (
+                json!({"command": "clip", "incident": Uuid::nil()}),
+                json!({"status": "accepted", "result": {"upload": {"requested_by": "cli"}}}),
+            ),
             (json!({"command": "snapshot"}), json!({"status": "failed", "reason": "no picture has come yet"})),
             (
                 json!({"command": "arm", "camera": "yard"}),
@@ -318,6 +331,6 @@ mod tests {
             control.submit("cli", Command::Arm { camera: Some("roof".into()), until: None }),
             CommandOutcome::Rejected { .. }
         ));
-        assert_eq!(fake.notes.lock().expect("no panic").len(), 13);
+        assert_eq!(fake.notes.lock().expect("no panic").len(), 14);
     }
 }

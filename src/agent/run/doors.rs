@@ -16,7 +16,8 @@ use crate::agent::http::links::{Links, Medium};
 use crate::agent::http::listener::{self, Bounds};
 use crate::agent::http::tls::Identity;
 use crate::agent::store::{ClipState, Store};
-use crate::base::clock::Clock;
+use crate::agent::uplink;
+use crate::base::clock::{Clock, Wall};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::status::HttpsStatus;
@@ -117,6 +118,14 @@ pub async fn serve(
     say(None);
     log::info!("http: listening on {address}");
     listener::serve(listener, tls, routes, Bounds::default(), stop).await;
+}
+
+/// Links for an alert.
+pub fn pair(links: &Links, incident: Uuid, now: Wall) -> uplink::LinkPair {
+    uplink::LinkPair {
+        clip: links.link(Medium::Clip, incident, now).url,
+        peak: links.link(Medium::Peak, incident, now).url,
+    }
 }
 
 /// Links to what there is of an incident, or why there are none.

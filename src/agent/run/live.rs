@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::health::Health;
 use super::incidents::{Inbox, Work};
@@ -18,6 +19,7 @@ use crate::agent::clip::Rules;
 use crate::agent::config::{self, Applies, CameraId, Config};
 use crate::agent::control::{ArmingWish, Device, Refusal};
 use crate::agent::store::{Store, StoreError, VerdictRow};
+use crate::agent::upload::Uploads;
 use crate::base::clock::Clock;
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
@@ -51,6 +53,7 @@ pub struct Parts {
     pub inbox: Inbox,
     pub health: Arc<Health>,
     pub snapshots: Snapshots,
+    pub uploads: Uploads,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -173,6 +176,11 @@ impl Device for Live {
         }
         store.resend(from, to.min(status.newest)).map_err(failed)?;
         store.kept(from, to).map_err(|e| Refusal::Failed(Chain(&e).to_string()))
+    }
+
+    fn upload(&self, incident: Uuid, who: &str) -> Result<Value, Refusal> {
+        let stored = self.parts.uploads.request(incident, who).map_err(|e| Refusal::Impossible(Chain(&e).to_string()))?;
+        Ok(serde_json::to_value(stored).expect("a row is texts and numbers"))
     }
 
     fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal> {

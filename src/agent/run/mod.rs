@@ -360,6 +360,7 @@ impl Daemon {
                 inbox: inbox.clone(),
                 health: health.clone(),
                 snapshots: snapshots.clone(),
+                uploads: Uploads::new(store.clone(), config.upload.as_ref()),
                 clock: clock.clone(),
             },
         ));
@@ -406,6 +407,11 @@ impl Daemon {
                 device: config.device.clone(),
                 counter_file: config.paths.state_dir.join("uplink-session"),
                 outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,
+                links: links.clone().filter(|_| config.http.links_in_alerts).map(|links| {
+                    let clock = clock.clone();
+                    let to: uplink::LinksTo = Arc::new(move |id| doors::pair(&links, id, clock.wall()));
+                    to
+                }),
                 desk: Some(Arc::new(desk)),
                 health: health.clone(),
                 clock: clock.clone(),

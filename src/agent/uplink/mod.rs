@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use rumqttc::{QoS, SubscribeFilterInput};
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use crate::agent::config;
 use crate::base::clock::Clock;
@@ -69,6 +70,18 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const DISCONNECT: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(1);
 
+/// Links to the clip of an incident and to the picture of its peak, good from now on.
+pub type LinksTo = Arc<dyn Fn(Uuid) -> LinkPair + Send + Sync>;
+
+/// See [`LinksTo`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPair {
+    /// The clip.
+    pub clip: String,
+    /// The picture.
+    pub peak: String,
+}
+
 /// What the uplink works with.
 pub struct Parts {
     /// `[mqtt]`
@@ -81,6 +94,8 @@ pub struct Parts {
     pub counter_file: PathBuf,
     /// The durable queue.
     pub outbox: Arc<dyn Outbox>,
+    /// Makes links to clips; none: alerts carry none.
+    pub links: Option<LinksTo>,
     /// Where commands go; none: they are not listened to.
     pub desk: Option<Arc<dyn CommandDesk>>,
     /// How the device is.
@@ -119,7 +134,7 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, adapters, device, counter_file, outbox, desk, health, clock, stop, beat, link } = parts;
+    let Parts { mqtt, adapters, device, counter_file, outbox, links, desk, health, clock, stop, beat, link } = parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);
@@ -137,7 +152,7 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
         access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock))),
         counter: SessionCounter::open(counter_file, &*clock),
         ears: Ears { topics: topics.clone(), acks: &acks, desk },
-        pump: Pump::new(Arc::clone(&outbox), passing, topics, Arc::clone(&clock), Arc::clone(&touched)),
+        pump: Pump::new(Arc::clone(&outbox), passing, topics, links, Arc::clone(&clock), Arc::clone(&touched)),
         reporter,
         clock,
         stop,

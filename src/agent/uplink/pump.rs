@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::LinksTo;
 use super::adapters::Passing;
 use super::error::SessionError;
 use super::lanes::{Fetch, Lane, Lanes, News, Outcome, UNFIT_FOR, WINDOW};
@@ -23,6 +24,7 @@ use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
 use crate::contract::cloudevent::{self, Number, Sending};
+use crate::contract::alert::AlertKind;
 use crate::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 use crate::contract::topics::DeviceTopics;
 
@@ -41,6 +43,8 @@ pub(super) struct Pump {
     passing: Passing,
     topics: DeviceTopics,
     clock: Arc<dyn Clock>,
+    /// Where clips can be had; none: alerts don't say.
+    links: Option<LinksTo>,
     /// Something about the outbox has changed by our doing.
     touched: Arc<Notify>,
     /// Acknowledged by a broker, not marked yet.
@@ -107,6 +111,7 @@ impl Pump {
         outbox: Arc<dyn Outbox>,
         passing: Passing,
         topics: DeviceTopics,
+        links: Option<LinksTo>,
         clock: Arc<dyn Clock>,
         touched: Arc<Notify>,
     ) -> Self {
@@ -114,6 +119,7 @@ impl Pump {
             outbox,
             passing,
             topics,
+            links,
             clock,
             touched,
             unmarked: BTreeSet::new(),
@@ -323,7 +329,20 @@ impl Pump {
         Ok(())
     }
 
+    /// The same with links to a clip that is there: made when it is sent, for they expire.
+    fn with_links(&self, dispatch: &Dispatch) -> Option<Dispatch> {
+        let (links, alert) = (self.links.as_ref()?, dispatch.alert()?);
+        let mut alert = alert.clone();
+        let clip = alert.clip.as_mut().filter(|_| alert.kind == AlertKind::ClipReady)?;
+        let to = links(alert.incident.id);
+        clip.url = Some(to.clip);
+        clip.peak_url = clip.peak_jpeg_path.is_some().then_some(to.peak);
+        Some(alert.into())
+    }
+
     fn message(&self, topic: String, dispatch: &Dispatch, sending: Sending) -> Message {
+        let linked = self.with_links(dispatch);
+        let dispatch = linked.as_ref().unwrap_or(dispatch);
         Message {
             topic,
             payload: cloudevent::render(&self.topics, dispatch, sending),

@@ -98,7 +98,9 @@ impl Connection {
                 Err(e) => {
                     objected.store(is_objection(&e), Ordering::Relaxed);
                     ended.notify_one();
-                    // Its last word, if there was one, says more than that it closed: whoever waits for that goes first.
+                    // Its last word, if there was one, says more than that it closed: whoever waits for that goes first, and
+                    // hears only now that no answer will come.
+                    drop(self.eventloop);
                     tokio::time::sleep(LAST_WORD).await;
                     let source = network_error(e).map_or_else(|e| words(&e), |e| Box::new(e) as Cause);
                     return Err(SessionError::Lost { broker, source });
