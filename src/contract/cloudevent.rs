@@ -337,7 +337,18 @@ impl AlertData {
             shorten_text(&mut label);
             scores.insert(label, score);
         }
-        if let Some(ClipReport { planned_start, start, path, sha256, peak_jpeg_path, lost_because, url, peak_url, .. }) = clip {
+        if let Some(ClipReport {
+            planned_start,
+            start,
+            path,
+            sha256,
+            peak_jpeg_path,
+            lost_because,
+            url,
+            peak_url,
+            ..
+        }) = clip
+        {
             for text in [planned_start, start, path, sha256, peak_jpeg_path, lost_because, url, peak_url] {
                 text.iter_mut().for_each(shorten_text);
             }

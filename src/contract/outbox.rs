@@ -18,6 +18,7 @@ pub mod testing;
 /// What takes the way through the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are the larger one")]
 pub enum Dispatch {
     /// About an incident.
     Alert(Alert),

@@ -179,7 +179,8 @@ impl Device for Live {
     }
 
     fn upload(&self, incident: Uuid, who: &str) -> Result<Value, Refusal> {
-        let stored = self.parts.uploads.request(incident, who).map_err(|e| Refusal::Impossible(Chain(&e).to_string()))?;
+        let stored =
+            self.parts.uploads.request(incident, who).map_err(|e| Refusal::Impossible(Chain(&e).to_string()))?;
         Ok(serde_json::to_value(stored).expect("a row is texts and numbers"))
     }
 

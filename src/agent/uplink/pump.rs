@@ -23,8 +23,8 @@ use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
-use crate::contract::cloudevent::{self, Number, Sending};
 use crate::contract::alert::AlertKind;
+use crate::contract::cloudevent::{self, Number, Sending};
 use crate::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 use crate::contract::topics::DeviceTopics;
 

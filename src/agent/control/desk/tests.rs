@@ -119,7 +119,7 @@ fn a_command_is_carried_out_once_however_often_it_comes() {
     assert_eq!(done.result, Some(json!({ "width": 2 })));
     assert_eq!(rig.asked(), [("mqtt, command a, operator 7".to_owned(), Command::Snapshot { camera: None })]);
     let unsaid = rig.desk.unsaid(9);
-    assert_eq!(unsaid, [done.clone()]);
+    assert_eq!(unsaid, std::slice::from_ref(&done));
     rig.desk.said(&unsaid);
     assert_eq!(rig.desk.unsaid(9), []);
     let mut changed = rig.desk.changed();
@@ -221,7 +221,7 @@ proptest! {
         for (i, from) in passed.iter().enumerate() {
             for (n, to) in passed[i..].iter().enumerate() {
                 let allowed = u64::from(BURST) + to.since(*from).as_secs() + 1;
-                prop_assert!(n as u64 + 1 <= allowed);
+                prop_assert!((n as u64) < allowed);
             }
         }
     }
