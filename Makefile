@@ -49,7 +49,7 @@ audit: ## known vulnerabilities in dependencies (needs the advisory database: ne
 build: setup ## the release binary, target/release/vedette
 	cargo build --release --bin vedette
 
-fuzz: ## one fuzz target for a while: TARGET=config, manifest, mp4, ring, incident or store; SECONDS_MAX=60
+fuzz: ## one fuzz target for a while: TARGET=config, manifest, command, mp4, ring, incident or store; SECONDS_MAX=60
 	@deploy/dev/fuzz.sh "$(TARGET)" "$(or $(SECONDS_MAX),60)"
 
 soak: setup ## four cameras and random faults for HOURS (1), and an account of what was lost: .cache/soak/report.md

@@ -24,6 +24,7 @@ corpus=.cache/fuzz/corpus/$target
 mkdir -p "$corpus" ".cache/fuzz/artifacts/$target"
 # A good text is a better start than none.
 case $target in
+command) echo '{"command": "verdict", "incident": "00000000-0000-0000-0000-000000000001", "verdict": "unclear", "expires_at": "2026-03-01T12:00:00Z"}' >"$corpus/verdict" ;;
 config) cp deploy/example.toml "$corpus/example" ;;
 manifest) cp engines/activity-v1/manifest.toml "$corpus/activity-v1" ;;
 esac

@@ -6,6 +6,7 @@
 //! a power cut) and the state machines on which clips and incidents rest. What does not: anything slow or with
 //! threads beyond the store's writer.
 
+pub mod command;
 pub mod config;
 pub mod incident;
 pub mod manifest;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use vedette::agent::ring::{Bounds, Ring};
+use vedette::agent::ring::{Bounds, Cursor, Ring};
 use vedette::base::clock::Mono;
 
 use super::video::{Step, some, stream};
@@ -29,6 +29,7 @@ pub fn check(data: &[u8]) {
     };
     let Ok(acts) = some::<Act>(&mut u, 400) else { return };
     let mut ring = Ring::new(bounds);
+    let origin = ring.end();
     let (mut dts, mut current, mut reader, mut pushed) = (Mono::from_millis(600_000), stream(0), ring.end(), 0);
     let (mut read, mut lost) = (0, 0);
     for act in &acts {
@@ -53,7 +54,7 @@ pub fn check(data: &[u8]) {
                 }
             }
         }
-        holds(&ring, bounds);
+        holds(&ring, bounds, origin);
     }
     let counts = ring.counts();
     assert_eq!(counts.evicted + counts.undecodable + ring.len() as u64, pushed, "a unit is unaccounted for");
@@ -62,13 +63,14 @@ pub fn check(data: &[u8]) {
     assert_eq!(given, pushed - counts.undecodable, "a reader's account does not add up");
 }
 
-fn holds(ring: &Ring, bounds: Bounds) {
+/// `origin`: from which everything can be read that is held.
+fn holds(ring: &Ring, bounds: Bounds, origin: Cursor) {
     assert!(ring.bytes() <= bounds.max_bytes, "{} bytes of {}", ring.bytes(), bounds.max_bytes);
-    let Some(first) = ring.locate(Mono::ZERO) else {
-        assert!(ring.is_empty());
+    assert_eq!(ring.locate(Mono::ZERO).is_none(), ring.is_empty());
+    if ring.is_empty() {
         return;
-    };
-    let held = ring.read(first.cursor, usize::MAX).units;
+    }
+    let held = ring.read(origin, usize::MAX).units;
     assert!(held[0].keyframe && held.len() == ring.len());
     assert!(ring.span() <= bounds.max_time || held.iter().filter(|u| u.keyframe).count() == 1);
     for pair in held.windows(2) {

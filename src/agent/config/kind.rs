@@ -98,6 +98,17 @@ pub(super) fn choice<'a, T: Copy + 'a, const N: usize>(choices: [(&'static str, 
     })
 }
 
+/// The same where the key is the writer's own choice: what stands there may belong elsewhere, a password even, and is not
+/// repeated.
+pub(super) fn unspoken_choice<'a, T: Copy + 'a, const N: usize>(choices: [(&'static str, T); N]) -> Kind<'a, T> {
+    let quoted = choices.map(|(word, _)| format!("{word:?}"));
+    let allowed = spelling::alternatives(&quoted.each_ref().map(String::as_str));
+    Kind::of_text(allowed, move |text| {
+        let found = choices.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| Fault::new("is none of the words for it"))
+    })
+}
+
 /// A list of values of one kind, all different.
 pub(super) fn distinct<'a, T: PartialEq + 'a>(item: Kind<'a, T>) -> Kind<'a, Vec<T>> {
     Kind::new(format!("a list of different values, each {}", item.allowed), move |value| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::kind::{Fault, choice, days, days_long, fraction, integer, name, seconds};
+use super::kind::{Fault, choice, days, days_long, fraction, integer, name, seconds, unspoken_choice};
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
@@ -83,7 +83,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     context.schedules = root.named_sections("schedule", schedule::read);
     let cameras = cameras(root, &context);
     let storage = root.section("storage", storage);
-    let severity = root.map("severity", choice(Severity::ALL), |class, _| match class {
+    let severity = root.map("severity", unspoken_choice(Severity::ALL), |class, _| match class {
         NORMAL => Err(Fault::with_remedy("never makes an incident", "leave it out")),
         _ => Ok(()),
     });
