@@ -6,12 +6,14 @@
 //! | `encoder` | the encoder's passes by ONNX Runtime itself, without any of our code around them |
 //! | `clip` | writing a clip of units that are in memory |
 //! | `alert` | from a camera's access unit to the alert at a subscriber |
+//! | `outbox` | an alert's way to the disk, and many alerts' way to a consumer that confirms, beside a bare client |
 
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
 
 mod alert;
 mod clip;
 mod encoder;
+mod outbox;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +68,16 @@ enum What {
         #[arg(long)]
         incidents: usize,
     },
+    /// The durable queue: to the disk, and drained to a broker
+    Outbox {
+        /// Port of a broker on the loopback interface
+        #[arg(long)]
+        broker: u16,
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        alerts: usize,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -77,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         What::Alert { rtsp, broker, model, onnxruntime, dir, incidents } => {
             alert::measure(&alert::Setup { rtsp, broker, model, onnxruntime, dir, incidents })?
         }
+        What::Outbox { broker, dir, alerts } => outbox::measure(&outbox::Setup { broker, dir, alerts })?,
     };
     println!("{result}");
     Ok(())

@@ -344,9 +344,12 @@ pub(super) fn status(conn: &Connection, path: &Path) -> Result<OutboxStatus, Sto
     let fail = sql("read the state of the outbox", path);
     let tx = conn.unchecked_transaction().map_err(fail)?;
     let newest = newest(&tx, path)?;
+    // Each from an index or a count that is kept: none reads the rows themselves.
     let (oldest_kept, pending, kept) = tx
         .query_row(
-            "SELECT min(seq), count(*) FILTER (WHERE sent_ms IS NULL), count(*) FROM outbox WHERE route = ?1",
+            "SELECT (SELECT min(seq) FROM outbox WHERE route = ?1),
+                    (SELECT count(*) FROM outbox WHERE route = ?1 AND sent_ms IS NULL),
+                    (SELECT kept FROM routes WHERE name = ?1)",
             [ROUTE],
             |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?)),
         )

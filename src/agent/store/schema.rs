@@ -214,13 +214,18 @@ const SOC: &str = "
     CREATE INDEX incidents_by_start ON incidents (start_ms);
     CREATE INDEX incidents_open ON incidents (id) WHERE state = 'open';
 
+    DROP INDEX outbox_pending;           -- with sent_ms in it, to be counted by itself
+    CREATE INDEX outbox_pending ON outbox (route, seq, sent_ms) WHERE sent_ms IS NULL;
+    -- Kept up to date by the triggers: counting a long outbox, whose rows are large, would read all of it.
     ALTER TABLE routes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;  -- of all its rows' alerts
-    UPDATE routes SET bytes = (SELECT coalesce(sum(octet_length(alert)), 0) FROM outbox WHERE route = name);
+    ALTER TABLE routes ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;   -- how many rows it has
+    UPDATE routes SET bytes = (SELECT coalesce(sum(octet_length(alert)), 0) FROM outbox WHERE route = name),
+                      kept = (SELECT count(*) FROM outbox WHERE route = name);
     CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN
-        UPDATE routes SET bytes = bytes + octet_length(new.alert) WHERE name = new.route;
+        UPDATE routes SET bytes = bytes + octet_length(new.alert), kept = kept + 1 WHERE name = new.route;
     END;
     CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
-        UPDATE routes SET bytes = bytes - octet_length(old.alert) WHERE name = old.route;
+        UPDATE routes SET bytes = bytes - octet_length(old.alert), kept = kept - 1 WHERE name = old.route;
     END;
     ";
 

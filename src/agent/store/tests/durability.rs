@@ -210,7 +210,7 @@ fn a_database_of_the_first_version_is_taken_over() {
     rig.store.clip_lost(id(1), "no video").expect("written");
     let dir = rig.end();
     let old = "DROP TABLE uploads; DROP TABLE epoch; DROP TABLE troubles; DROP TABLE verdicts; DROP TABLE commands; \
-               DROP TRIGGER outbox_grows; DROP TRIGGER outbox_shrinks; ALTER TABLE routes DROP COLUMN bytes; \
+               DROP TRIGGER outbox_grows; DROP TRIGGER outbox_shrinks; ALTER TABLE routes DROP COLUMN bytes; ALTER TABLE routes DROP COLUMN kept; \
                ALTER TABLE incidents DROP COLUMN peak_fps; ALTER TABLE incidents DROP COLUMN clock; \
                DROP INDEX outbox_by_incident; ALTER TABLE outbox DROP COLUMN made_ran_ms; DROP TABLE running; \
                DROP INDEX clips_done; ALTER TABLE clips DROP COLUMN aged_from_ms; \
