@@ -255,6 +255,20 @@ def alerts(given, results, decode_ms):
                  "decoding, scaling and colour.")
 
 
+def queue(given, results):
+    with tempfile.TemporaryDirectory(dir=given.disk) as d, broker(pathlib.Path(d)) as port:
+        progress(f"queue: {given.queued} alerts, a few minutes")
+        got = json.loads(run([given.inside, "outbox", "--broker", port, "--dir", pathlib.Path(d) / "agent",
+                              "--alerts", given.queued])[2])
+    results.row("an alert to the disk, durable", 10, got["to_disk_ms"], " ms")
+    results.row(f"{given.queued} queued alerts drained to a consumer that confirms: a bare client's rate over it", 2,
+                [got["bare_per_s"] / got["drained_per_s"]], "")
+    results.note(f"Queue: {got['queued_per_s']:.0f} alerts a second were queued, {got['drained_per_s']:.0f} drained; a bare client "
+                 f"published {got['bare_per_s']:.0f} messages of {got['payload_bytes']} bytes; {got['repeated']} came twice, "
+                 f"{got['out_of_order']} out of order. Resident: {got['resident_before_mb']:.0f} MB before the drain, at most "
+                 f"{got['resident_most_mb']:.0f} MB in it (consumer and its account of all ids included).")
+
+
 def percentile(values, p):
     return statistics.quantiles(values, n=100, method="inclusive")[p - 1]
 
@@ -323,13 +337,14 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--round-s", type=int, default=30, help="seconds of a round of recording")
     arguments.add_argument("--alerts", type=int, default=30)
-    arguments.add_argument("--only", default="replay,recording,clips,alerts")
+    arguments.add_argument("--queued", type=int, default=100_000)
+    arguments.add_argument("--only", default="replay,recording,clips,alerts,queue")
     given = arguments.parse_args()
     only = given.only.split(",")
     describe_video(given)
 
     results, load, decode_ms = Results(), [], None
-    for name in ("replay", "recording", "clips", "alerts"):
+    for name in ("replay", "recording", "clips", "alerts", "queue"):
         if name not in only:
             continue
         load.append(f"{name} {os.getloadavg()[0]:.2f}")
@@ -341,6 +356,8 @@ def main():
             recording(given, results)
         elif name == "clips":
             clips(given, results)
+        elif name == "queue":
+            queue(given, results)
         else:
             if decode_ms is None:
                 decode_ms = replay(given, Results())["decode_ms"]

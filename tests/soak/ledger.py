@@ -52,6 +52,9 @@ class Ledger:
             self.listener = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in self.listener.stdout:
                 event = json.loads(line)
+                if not event["durable"]:
+                    # From memory, past a disk that is full: it comes again with a number, and counts then.
+                    continue
                 with self.lock:
                     seq = int(event["sequence"])
                     self.repeated += seq in self.seen
