@@ -4,6 +4,7 @@
 //! | file | is |
 //! |---|---|
 //! | `mod` | the daemon: start, reload, drain |
+//! | `outcome` | how a start fails, and how the end went |
 //! | `live`, `overrides` | what can be changed meanwhile, by SIGHUP and commands |
 //! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
@@ -33,6 +34,7 @@ mod incidents;
 mod inference;
 mod ledger;
 mod live;
+mod outcome;
 mod overrides;
 mod pressure;
 mod spawn;
@@ -40,32 +42,31 @@ mod troubles;
 mod wishes;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::agent::capture::{self, Capture, CaptureError, Frame, FrameTap, Snapshots, Wants};
+use crate::agent::capture::{self, Capture, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
-use crate::agent::config::{CameraId, Config, Pace, Problem, Source};
+use crate::agent::config::{CameraId, Config, Pace, Source};
 use crate::agent::control::{Clerk, Control, Desk};
 use crate::agent::health::Sensors;
-use crate::agent::http::{self, Api, HttpError, media, metrics as metrics_page};
+use crate::agent::http::{self, Api, media, metrics as metrics_page};
 use crate::agent::incident::Machine;
 use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::infer::model::Model;
 use crate::agent::ring::{Bounds, SharedRing};
-use crate::agent::store::{DeviceContext, Store, StoreError};
+use crate::agent::store::{DeviceContext, Store};
 use crate::agent::uplink;
 use crate::agent::upload::{self, Uploads};
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::error::Chain;
 use crate::base::progress::Progress;
 use crate::base::queue::{Full, Queue};
-use crate::base::stage::{Ended, Stage};
+use crate::base::stage::Stage;
 use crate::base::stop::StopToken;
 use crate::contract::command::CommandSink;
 use crate::contract::heartbeat::HealthSource;
@@ -78,6 +79,7 @@ use incidents::{Inbox, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 use live::Live;
+pub use outcome::{DrainReport, StartError};
 use overrides::Overrides;
 use spawn::{Spawner, Task};
 use troubles::Watcher;
@@ -92,51 +94,6 @@ const CLIP_ORDERS: usize = 64;
 const END_WITHIN: Duration = Duration::from_secs(8);
 /// What all of them together may take: below the unit's `TimeoutStopSec` of 40 s.
 const ALL_END_WITHIN: Duration = Duration::from_secs(30);
-
-/// Why the daemon did not start. Stages may have been started by then: the program is expected to end.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] offline::LoadError),
-    /// The config names classes that the model has not.
-    #[error("the config does not fit the model:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
-    Classes(Vec<Problem>),
-    /// The database.
-    #[error("the store cannot be opened")]
-    Store(#[from] StoreError),
-    /// The socket.
-    #[error("the daemon's socket cannot be opened")]
-    Http(#[from] HttpError),
-    /// GStreamer.
-    #[error("cannot capture video")]
-    Capture(#[from] CaptureError),
-    /// The operating system gave no thread.
-    #[error("cannot start {what}")]
-    Thread {
-        /// Which.
-        what: String,
-        /// What it said.
-        source: std::io::Error,
-    },
-}
-
-/// How the end went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DrainReport {
-    /// Stages that did not end in time, or panicked, with the message.
-    pub troubles: Vec<String>,
-}
-
-impl fmt::Display for DrainReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.troubles.is_empty() {
-            f.write_str("everything was drained")
-        } else {
-            f.write_str(&self.troubles.join("; "))
-        }
-    }
-}
 
 /// A running daemon. Dropping it without [`Daemon::drain`] leaves its threads behind.
 pub struct Daemon {
@@ -567,20 +524,5 @@ impl Daemon {
         report.join(self.store.1, left());
         runtime.shutdown_background();
         report
-    }
-}
-
-impl DrainReport {
-    /// Joins a group of stages, which share `END_WITHIN` and what is `left` of the whole.
-    fn join(&mut self, stages: Vec<Stage>, left: Duration) {
-        let (clock, most) = (SystemClock::new(), END_WITHIN.min(left));
-        for stage in stages {
-            let name = stage.name().to_owned();
-            match stage.join(most.saturating_sub(clock.now().since(Mono::ZERO))) {
-                Ended::Done => {}
-                Ended::Panicked(message) => self.troubles.push(format!("{name} panicked: {message}")),
-                Ended::TimedOut => self.troubles.push(format!("{name} did not end in time")),
-            }
-        }
     }
 }
