@@ -133,7 +133,7 @@ pub trait Outbox: Send + Sync {
     fn rewound(&self) -> tokio::sync::watch::Receiver<(u64, u64)>;
     /// The state of the queue.
     fn status(&self) -> Result<OutboxStatus, OutboxError>;
-    /// A version that grows whenever rows are added; `changed()` on it is the wake-up.
+    /// The newest row that was added, 0 before the first; `changed()` on it is the wake-up.
     fn added(&self) -> tokio::sync::watch::Receiver<u64>;
     /// Alerts that could not be stored and are to be sent once, without a number; they are not kept. `added` wakes for
     /// them too. They come again as rows, with the same id, if the disk comes back. Does not block.

@@ -85,8 +85,10 @@ const KEYFRAME_MOST: Duration = Duration::from_secs(60);
 /// How often a kind of camera is given the chance to say that we are still there. RTSP sessions end after 60 s of
 /// silence unless the camera says otherwise; few allow less than 30 s.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
-/// What a live session may take to end before it is left to itself.
+/// What a live session may take to end before it is left to itself,
 const END_MOST: Duration = Duration::from_secs(3);
+/// and one that waits for its consumer.
+const END_MOST_OF_FILE: Duration = Duration::from_secs(30);
 /// What a session that came to the end of its stream saw.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
@@ -207,7 +209,7 @@ impl Playing {
     }
 
     /// Ends it, in a thread of its own: GStreamer waits for a camera that has begun an answer and doesn't end it.
-    /// A live session that isn't down in time is left to go by itself, and handed back.
+    /// A session that isn't down in time is left to go by itself, and handed back.
     fn end(self, beat: &Beat) -> Option<Stage> {
         let Playing { pipeline, shared, .. } = self;
         let down = StopToken::new();
@@ -228,11 +230,11 @@ impl Playing {
                 return None;
             }
         };
-        let until = shared.clock.now() + END_MOST;
+        let until = shared.clock.now() + if shared.lossy() { END_MOST } else { END_MOST_OF_FILE };
         while !down.wait(ROUND) && !ending.is_finished() {
             beat.beat();
-            if shared.lossy() && shared.clock.now() >= until {
-                log::warn!(camera:% = shared.camera; "{} does not let go of its connection", shared.place);
+            if shared.clock.now() >= until {
+                log::warn!(camera:% = shared.camera; "{} is not let go of", shared.place);
                 return Some(ending);
             }
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rumqttc::{LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 
 use super::error::{Cause, SessionError, words};
-use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, SESSION_EXPIRY_S};
+use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};
 use super::tls;
 use crate::agent::config::{self, Broker};
 use crate::base::clock::Clock;
@@ -144,6 +144,8 @@ impl Access {
             .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
             .set_max_packet_size(Some(MAX_INCOMING_BYTES))
             .set_outgoing_inflight_upper_limit(MAX_IN_FLIGHT)
+            // What is handed over together goes out together.
+            .set_max_request_batch(REQUESTS_AT_ONCE)
             .set_session_store(NothingInFlight);
         Ok(o)
     }

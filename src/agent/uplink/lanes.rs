@@ -16,13 +16,14 @@
 //! [carefully](Lanes::carefully), one row at a time: the row over which it ends again is known, and set aside.
 //!
 //! The boundary is the newest row at the time of the connection. Live rows go first and are each tried once
-//! even where the topic is held, so that news never waits for history; the backlog never fills the window.
+//! even where the topic is held, so that news never waits for history; the backlog never fills the window, and
+//! takes no more of it than the line answers within [`PROMPT`]: a live row waits behind no more than that.
 //!
 //! Invariants: a row is in flight at most once; never more than [`WINDOW`] rows are in flight, nor more than
-//! [`BACKLOG_WINDOW`] of the backlog; a row that was delivered is not offered again; every other pending row
+//! [`BACKLOG_MOST`] of the backlog; a row that was delivered is not offered again; every other pending row
 //! is offered again some time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::backoff::Backoff;
@@ -30,15 +31,22 @@ use crate::base::clock::Mono;
 use crate::contract::outbox::OutboxRow;
 
 /// Most rows in flight.
-pub(super) const WINDOW: usize = 16;
-/// Most rows of the backlog in flight: a live alert waits behind no more than these on a slow line.
-pub(super) const BACKLOG_WINDOW: usize = 8;
+pub(super) const WINDOW: usize = BACKLOG_MOST + 8;
+/// Rows of the backlog in flight on a line that is slow, or not known yet.
+const BACKLOG_FIRST: usize = 8;
+/// Rows of the backlog in flight on a line that answers them promptly.
+const BACKLOG_MOST: usize = 128;
+/// A line that answers a row of the backlog within this can carry more of them at a time; one that doesn't, fewer.
+const PROMPT: Duration = Duration::from_millis(200);
 
 const NOBODY_FIRST: Duration = Duration::from_secs(1);
 const NOBODY_MOST: Duration = Duration::from_secs(30);
 const REFUSED_FIRST: Duration = Duration::from_secs(5);
 const REFUSED_MOST: Duration = Duration::from_secs(300);
 pub(super) const UNFIT_FOR: Duration = Duration::from_secs(600);
+/// A live row that waits for longer than this, give or take [`ARRIVALS_EVERY`], is history too.
+const NEWS_FOR: Duration = Duration::from_secs(30);
+const ARRIVALS_EVERY: Duration = Duration::from_secs(1);
 /// Rows looked at in one fetch where many have to be passed over.
 const PASS_OVER: usize = 64;
 
@@ -89,6 +97,7 @@ pub(super) enum News {
 struct InFlight {
     row: OutboxRow,
     lane: Lane,
+    since: Mono,
 }
 
 #[derive(Debug)]
@@ -108,6 +117,10 @@ pub(super) struct Lanes {
     boundary: u64,
     live_from: u64,
     live_dry: bool,
+    /// Which row was the newest and when, oldest first: by the clock that nobody sets.
+    arrivals: VecDeque<(u64, Mono)>,
+    /// Live rows up to this have waited for too long to be news.
+    stale: u64,
     backlog_from: u64,
     backlog_dry: bool,
     in_flight: BTreeMap<u64, InFlight>,
@@ -115,6 +128,8 @@ pub(super) struct Lanes {
     held: BTreeMap<String, Hold>,
     /// Rows set aside and until when.
     unfit: BTreeMap<u64, Mono>,
+    /// Rows of the backlog that the line carries at a time, by what it has shown.
+    backlog_window: usize,
     /// So many rows yet are sent one at a time.
     careful: usize,
 }
@@ -126,11 +141,14 @@ impl Lanes {
             boundary: newest,
             live_from: newest + 1,
             live_dry: false,
+            arrivals: VecDeque::new(),
+            stale: 0,
             backlog_from: 1,
             backlog_dry: newest == 0,
             in_flight: BTreeMap::new(),
             held: BTreeMap::new(),
             unfit: BTreeMap::new(),
+            backlog_window: BACKLOG_FIRST,
             careful: 0,
         }
     }
@@ -155,9 +173,21 @@ impl Lanes {
         if self.careful > 0 { 1 } else { WINDOW }
     }
 
-    /// Rows were added to the outbox.
-    pub(super) fn added(&mut self) {
+    /// Rows were added to the outbox; `newest` is its newest now.
+    pub(super) fn added(&mut self, newest: u64, now: Mono) {
         self.live_dry = false;
+        match self.arrivals.back_mut() {
+            Some((last, at)) if now.since(*at) < ARRIVALS_EVERY => *last = newest,
+            _ => self.arrivals.push_back((newest, now)),
+        }
+    }
+
+    /// Whether what this row tells is past: a consumer must not take it for news.
+    pub(super) fn is_history(&mut self, seq: u64, lane: Lane, now: Mono) -> bool {
+        while let Some((newest, _)) = self.arrivals.pop_front_if(|(_, at)| now.since(*at) > NEWS_FOR) {
+            self.stale = newest;
+        }
+        lane == Lane::Backlog || seq <= self.stale
     }
 
     /// Rows sent and not answered yet.
@@ -172,7 +202,18 @@ impl Lanes {
 
     fn backlog_room(&self) -> usize {
         let backlog = self.in_flight.values().filter(|f| f.lane == Lane::Backlog).count();
-        self.window().saturating_sub(self.in_flight.len()).min(BACKLOG_WINDOW - backlog)
+        let room = self.window().saturating_sub(self.in_flight.len());
+        // The window may have shrunk under what is in flight.
+        room.min(self.backlog_window.saturating_sub(backlog))
+    }
+
+    /// A row of the backlog was answered after so long.
+    fn learn(&mut self, took: Duration) {
+        self.backlog_window = match took <= PROMPT {
+            true => self.backlog_window + 1,
+            false => self.backlog_window / 2,
+        }
+        .clamp(BACKLOG_FIRST, BACKLOG_MOST);
     }
 
     /// What to read next, if there is room for it.
@@ -184,7 +225,7 @@ impl Lanes {
         }
         // Half a window at a time: one read for several rows.
         let room = self.backlog_room();
-        (!self.backlog_dry && room >= (BACKLOG_WINDOW / 2).min(self.window())).then(|| Fetch {
+        (!self.backlog_dry && room >= (self.backlog_window / 2).min(self.window())).then(|| Fetch {
             lane: Lane::Backlog,
             from: self.backlog_from,
             limit: wide(room),
@@ -198,6 +239,7 @@ impl Lanes {
         fetch: Fetch,
         rows: Vec<OutboxRow>,
         delivered: &BTreeSet<u64>,
+        now: Mono,
     ) -> Vec<(OutboxRow, Lane)> {
         let at = if fetch.lane == Lane::Live { self.live_from } else { self.backlog_from };
         if at != fetch.from {
@@ -230,7 +272,7 @@ impl Lanes {
                     dry = false;
                     break;
                 }
-                self.in_flight.insert(seq, InFlight { row: row.clone(), lane: fetch.lane });
+                self.in_flight.insert(seq, InFlight { row: row.clone(), lane: fetch.lane, since: now });
                 send.push((row, fetch.lane));
             }
             next = seq + 1;
@@ -258,7 +300,7 @@ impl Lanes {
             room -= 1;
             hold.probing = true;
             let row = hold.probe.clone();
-            self.in_flight.insert(row.seq, InFlight { row: row.clone(), lane: Lane::Backlog });
+            self.in_flight.insert(row.seq, InFlight { row: row.clone(), lane: Lane::Backlog, since: now });
             probes.push(row);
         }
         probes
@@ -266,7 +308,10 @@ impl Lanes {
 
     /// Takes the answer to a row.
     pub(super) fn answered(&mut self, seq: u64, outcome: Outcome, now: Mono) -> News {
-        let Some(InFlight { row, .. }) = self.in_flight.remove(&seq) else { return News::None };
+        let Some(InFlight { row, lane, since }) = self.in_flight.remove(&seq) else { return News::None };
+        if lane == Lane::Backlog {
+            self.learn(now.since(since));
+        }
         self.careful = self.careful.saturating_sub(1);
         let camera = row.dispatch.speaker().to_owned();
         match outcome {

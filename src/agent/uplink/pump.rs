@@ -30,8 +30,6 @@ use crate::contract::topics::DeviceTopics;
 
 /// How long a stop waits for what is on its way.
 const FLUSH: Duration = Duration::from_secs(3);
-/// A live row older than this when it is sent is history too.
-const NEWS_FOR: Duration = Duration::from_secs(30);
 const ROUND: Duration = Duration::from_secs(1);
 /// Alerts without a row that wait for a connection; beyond, the oldest goes.
 const VOLATILE_MOST: usize = 64;
@@ -168,7 +166,7 @@ impl Pump {
         let pumped = self.pump(&mut lanes, &mut waiting, (&mut added, &mut rewound), line, stop, beat).await;
         self.careful = lanes.careful();
         if matches!(pumped, Err(SessionError::Lost { .. })) && line.objected().await {
-            self.careful = 4 * WINDOW;
+            self.careful = 2 * WINDOW;
             if let Some(seq) = lanes.only_in_flight() {
                 self.aside.insert(seq, self.clock.now() + UNFIT_FOR);
                 self.say(News::SetAside, seq, "it ended the connection over it");
@@ -221,7 +219,7 @@ impl Pump {
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
                         waiting.database.answered();
-                        for (row, lane) in lanes.offer(fetch, rows, &self.unmarked) {
+                        for (row, lane) in lanes.offer(fetch, rows, &self.unmarked, self.clock.now()) {
                             self.send(lanes, waiting, line, row, lane)?;
                         }
                     }
@@ -237,7 +235,10 @@ impl Pump {
                     }
                     (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
                 },
-                Ok(()) = added.changed() => lanes.added(),
+                Ok(()) = added.changed() => {
+                    let newest = *added.borrow_and_update();
+                    lanes.added(newest, self.clock.now());
+                }
                 Ok(()) = rewound.changed() => {
                     let (_, from) = *rewound.borrow_and_update();
                     lanes.rewind(from);
@@ -252,7 +253,8 @@ impl Pump {
                 () = stop.stopped(), if stop_by.is_none() => {
                     stop_by = Some(self.clock.now() + FLUSH);
                     // A row may have been added in the same instant: look once more.
-                    lanes.added();
+                    let newest = *added.borrow_and_update();
+                    lanes.added(newest, self.clock.now());
                 }
             }
         }
@@ -367,7 +369,7 @@ impl Pump {
             return Ok(());
         };
         let publish_time = self.clock.wall();
-        let replayed = lane == Lane::Backlog || publish_time > row.queued + NEWS_FOR;
+        let replayed = lanes.is_history(row.seq, lane, now);
         let number = Some(Number { epoch: waiting.epoch, seq: row.seq });
         let message = self.message(topic, &row.dispatch, Sending { number, publish_time, replayed });
         if waiting.answers.is_empty() {

@@ -24,8 +24,11 @@ use crate::agent::config::Broker;
 /// How long the broker keeps what is addressed to a device that is away.
 pub(super) const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 /// Requests between this task and the event loop; more than the pump's window and the states together.
-const REQUESTS: usize = 64;
-pub(super) const MAX_IN_FLIGHT: u16 = 48;
+const REQUESTS: usize = 2 * MAX_IN_FLIGHT as usize;
+/// More than the pump's window: the states and the adapters have room beside it.
+pub(super) const MAX_IN_FLIGHT: u16 = 192;
+/// Requests that go into one write.
+pub(super) const REQUESTS_AT_ONCE: usize = 32;
 /// Who waits for answers takes the end of the connection in within so long.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
@@ -62,6 +65,8 @@ impl Connection {
         loop {
             match eventloop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                    // It has served its purpose; the client would copy all that is in flight for it at every packet.
+                    eventloop.options.clear_session_store();
                     let max_packet_bytes = ack.properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX);
                     let max_packet_bytes = max_packet_bytes as usize;
                     let objected = Arc::default();

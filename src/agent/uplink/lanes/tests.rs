@@ -26,7 +26,7 @@ fn pump(
     let mut sent: Vec<_> = lanes.probes(now).into_iter().map(|r| (r.seq, Lane::Backlog)).collect();
     while let Some(fetch) = lanes.want() {
         let pending = outbox.range(fetch.from..).take(fetch.limit).map(|(_, r)| r.clone()).collect();
-        sent.extend(lanes.offer(fetch, pending, delivered).into_iter().map(|(r, lane)| (r.seq, lane)));
+        sent.extend(lanes.offer(fetch, pending, delivered, now).into_iter().map(|(r, lane)| (r.seq, lane)));
     }
     sent
 }
@@ -43,9 +43,49 @@ fn news_overtakes_history_and_history_never_fills_the_window() {
     let sent = pump(&mut lanes, &outbox, &none, Mono::ZERO);
     assert_eq!(sent, (1..=8).map(|s| (s, Lane::Backlog)).collect::<Vec<_>>());
     outbox.extend(rows(101..=103, "north").into_iter().map(|r| (r.seq, r)));
-    lanes.added();
+    lanes.added(103, Mono::ZERO);
     let sent = pump(&mut lanes, &outbox, &none, Mono::ZERO);
     assert_eq!(sent, (101..=103).map(|s| (s, Lane::Live)).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_waits_for_long_is_no_longer_news() {
+    let mut lanes = Lanes::new(10);
+    let at = Mono::from_millis;
+    for (newest, ms) in [(11, 0), (12, 900), (13, 20_000)] {
+        lanes.added(newest, at(ms));
+    }
+    let history = |lanes: &mut Lanes, ms| {
+        (11..=13).filter(|seq| lanes.is_history(*seq, Lane::Live, at(ms))).collect::<Vec<u64>>()
+    };
+    assert!(history(&mut lanes, 30_000).is_empty());
+    assert_eq!(history(&mut lanes, 30_001), [11, 12], "noted together");
+    assert_eq!(history(&mut lanes, 50_001), [11, 12, 13]);
+    assert!(lanes.is_history(5, Lane::Backlog, at(0)));
+}
+
+#[test]
+fn history_takes_no_more_of_a_line_than_it_answers_promptly() {
+    let mut lanes = Lanes::new(10_000);
+    let outbox = outbox(rows(1..=10_000, "north"));
+    let (mut delivered, mut now) = (BTreeSet::new(), Mono::ZERO);
+    let mut open: BTreeSet<u64> = BTreeSet::new();
+    let mut most = |took_ms, rounds| {
+        let mut most = 0;
+        for _ in 0..rounds {
+            open.extend(pump(&mut lanes, &outbox, &delivered, now).into_iter().map(|(seq, _)| seq));
+            most = open.len();
+            now = now + Duration::from_millis(took_ms);
+            for seq in std::mem::take(&mut open) {
+                delivered.insert(seq);
+                lanes.answered(seq, Outcome::Delivered, now);
+            }
+        }
+        most
+    };
+    assert_eq!(most(2000, 5), BACKLOG_FIRST, "a slow line");
+    assert_eq!(most(20, 10), BACKLOG_MOST, "a fast one");
+    assert_eq!(most(2000, 2), BACKLOG_FIRST, "and when it gets slow");
 }
 
 #[test]
@@ -88,7 +128,7 @@ fn a_live_alert_tries_a_held_topic_at_once_and_opens_it() {
     pump(&mut lanes, &outbox, &none, Mono::ZERO);
     assert_eq!(lanes.answered(1, Outcome::Nobody, Mono::ZERO), News::Held);
     outbox.insert(2, row(2, "north"));
-    lanes.added();
+    lanes.added(2, Mono::ZERO);
     assert_eq!(pump(&mut lanes, &outbox, &none, Mono::ZERO), [(2, Lane::Live)]);
     assert_eq!(lanes.answered(2, Outcome::Delivered, Mono::ZERO), News::Lifted);
     assert_eq!(pump(&mut lanes, &outbox, &BTreeSet::from([2]), Mono::ZERO), [(1, Lane::Backlog)]);
@@ -123,7 +163,7 @@ fn rows_read_before_a_rewind_are_not_taken_for_the_next() {
     lanes.answered(8, Outcome::Nobody, Mono::ZERO);
     lanes.rewind(8);
     let pending = outbox.range(stale.from..).take(stale.limit).map(|(_, r)| r.clone()).collect();
-    assert!(lanes.offer(stale, pending, &delivered).is_empty());
+    assert!(lanes.offer(stale, pending, &delivered, Mono::ZERO).is_empty());
     assert_eq!(lanes.want().map(|f| f.from), Some(8));
 }
 
@@ -172,7 +212,7 @@ proptest! {
                 Step::Add(camera) => {
                     newest += 1;
                     outbox.insert(newest, row(newest, CAMERAS[camera as usize]));
-                    lanes.added();
+                    lanes.added(newest, now);
                 }
                 Step::Answer(which, outcome) if !flying.is_empty() => {
                     let seq = *flying.iter().nth(which as usize % flying.len()).unwrap();
