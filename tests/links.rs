@@ -4,11 +4,14 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use vedette::base::clock::{Clock, Mono, SystemClock};
 use vedette::base::digest;
 
 use crate::common::agent::{Agent, PATTERN, stderr, stdout};
+use crate::common::broker::Broker;
 use crate::common::pki::Pki;
 use crate::common::wait_for;
 
@@ -212,4 +215,43 @@ fn who_only_holds_connections_does_not_keep_others_out() {
     noise.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
     noise.read_to_end(&mut Vec::new()).ok();
     assert_eq!(get(&device.clip, &[]).0, 200);
+}
+
+#[test]
+fn an_alert_carries_links_and_a_picture_where_the_config_lets_them_out() {
+    let (broker, port) = (Broker::plaintext().start(), free_port());
+    let mut alerts = broker.subscribe("vedette/v1/test/unit/alerts/+");
+    let mqtt = |more| {
+        format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n{more}[clip]\npre_roll_s = 1\npost_roll_s = 1\n", broker.port)
+    };
+    let mut clip_of = |config: &str| {
+        let mut agent = Agent::new(PATTERN, config).start();
+        let id = agent.raise_test();
+        let ready = alerts.wait_for("a clip", |m| {
+            m.payload["type"] == "org.vedette.alert.clip_ready.v1" && m.payload["data"]["incident"]["id"] == *id
+        });
+        (agent, ready.payload["data"]["clip"].clone())
+    };
+    let (_, clip) = clip_of(&mqtt(""));
+    for kept in ["url", "peak_url", "thumbnail"] {
+        assert!(clip[kept].is_null(), "{kept} of {clip}");
+    }
+
+    let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\nlinks_in_alerts = true\n");
+    let (agent, clip) = clip_of(&(mqtt("thumbnails = true\n") + &http));
+    let (code, video) = get(clip["url"].as_str().expect("a link"), &[]);
+    assert_eq!((code, digest::of_bytes(&video)), (200, clip["sha256"].as_str().expect("a hash").to_owned()));
+    assert_eq!(get(clip["peak_url"].as_str().expect("a link"), &[]).0, 200);
+    let encoded = clip["thumbnail"]["jpeg_base64"].as_str().expect("a picture");
+    assert!(encoded.len() <= 32 * 1024, "{}", encoded.len());
+    let file = agent.state().join("thumbnail.jpg");
+    std::fs::write(&file, STANDARD.decode(encoded).expect("base64")).expect("writable");
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0"])
+        .arg(&file)
+        .output()
+        .expect("ffprobe (Debian package ffmpeg)");
+    let thumbnail = &clip["thumbnail"];
+    assert_eq!(stdout(&probe).trim(), format!("mjpeg,{},{}", thumbnail["width"], thumbnail["height"]));
+    assert!(thumbnail["width"].as_u64().is_some_and(|w| (1..=320).contains(&w)), "{}", thumbnail["width"]);
 }

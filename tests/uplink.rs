@@ -363,6 +363,7 @@ fn a_consumer_that_was_away_misses_nothing() {
 pub fn plain(port: u16) -> Mqtt {
     Mqtt {
         keep_bytes: u64::MAX,
+        thumbnails: false,
         brokers: vec![BrokerUrl { tls: false, host: "127.0.0.1".into(), port, websocket: None }],
         tls: None,
         credentials_file: None,

@@ -86,6 +86,7 @@ impl Shelf {
             size_bytes: bytes as u64,
             sha256: digest::of_bytes(&content),
             peak_jpeg_path: None,
+            thumbnail: None,
         };
         self.store.clip_done(done).expect("done");
         id

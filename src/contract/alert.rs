@@ -192,4 +192,18 @@ pub struct ClipReport {
     /// Where the picture of the peak can be had, for as long as the link says; only where `http.links_in_alerts` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_url: Option<String>,
+    /// The picture of the peak, small (`clip_ready`, where `mqtt.thumbnails` is set).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<Thumbnail>,
+}
+
+/// A picture small enough to be in a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Thumbnail {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The JPEG file in base64 (RFC 4648, section 4), at most 32 KiB.
+    pub jpeg_base64: String,
 }

@@ -346,9 +346,11 @@ impl AlertData {
             lost_because,
             url,
             peak_url,
+            thumbnail,
             ..
         }) = clip
         {
+            *thumbnail = None;
             for text in [planned_start, start, path, sha256, peak_jpeg_path, lost_because, url, peak_url] {
                 text.iter_mut().for_each(shorten_text);
             }

@@ -69,7 +69,7 @@ pub mod v4l2;
 pub use elements::init;
 pub use error::{CaptureError, SIDE_LEAST, SIDE_MOST};
 pub use mask::share_covered;
-pub use picture::{Picture, Snapshots};
+pub use picture::{Picture, SmallJpeg, Snapshots};
 pub use pixels::{FRAME_HEIGHT_MOST, FRAME_WIDTH, PixelsError};
 pub use read::{FileSummary, FileWarning, read_file};
 pub use session::{Continuity, End};

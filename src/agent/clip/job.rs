@@ -18,7 +18,7 @@ use super::paths::Paths;
 use super::plan::{ClipOrder, Ending, OrderKind, Plan, Seen, Verdict};
 use super::recovery::Leftover;
 use super::worker::Wiring;
-use super::{ClipError, Done, Recording, Unfinished};
+use super::{ClipError, Done, Recording, Snapshot, Unfinished};
 use crate::agent::capture::AccessUnit;
 use crate::agent::ring::{Cursor, SharedRing};
 use crate::base::atomic_file;
@@ -87,9 +87,9 @@ pub struct Job {
     paths: Paths,
     phase: Phase,
     units_lost: u64,
-    jpeg: Option<Vec<u8>>,
-    jpeg_wanted: bool,
-    jpeg_asked: Option<Mono>,
+    peak: Option<Snapshot>,
+    peak_wanted: bool,
+    peak_asked: Option<Mono>,
 }
 
 impl Job {
@@ -104,14 +104,14 @@ impl Job {
             paths: Paths::new(&wiring.state_dir, &order.camera, order.incident, label),
             phase: Phase::Unrecorded { retry_at: now },
             units_lost: 0,
-            jpeg: None,
-            jpeg_wanted: true,
-            jpeg_asked: None,
+            peak: None,
+            peak_wanted: true,
+            peak_asked: None,
             plan,
             ring,
             label,
         };
-        job.take_jpeg(wiring, now);
+        job.take_peak(wiring, now);
         job
     }
 
@@ -135,16 +135,16 @@ impl Job {
     /// Takes in what is said of the incident.
     pub fn hear(&mut self, wiring: &Wiring, order: &ClipOrder) {
         let now = wiring.clock.now();
-        self.jpeg_wanted |= self.plan.hear(now, order);
+        self.peak_wanted |= self.plan.hear(now, order);
         // When it is over, what the camera shows is no longer its peak; better that than nothing.
-        self.jpeg_wanted &= order.kind != OrderKind::Closed || self.jpeg.is_none();
-        self.take_jpeg(wiring, now);
+        self.peak_wanted &= order.kind != OrderKind::Closed || self.peak.is_none();
+        self.take_peak(wiring, now);
     }
 
     /// Does what can be done now.
     pub fn advance(&mut self, wiring: &Wiring, mode: Mode) -> Advanced {
         let now = wiring.clock.now();
-        self.take_jpeg(wiring, now);
+        self.take_peak(wiring, now);
         match self.try_advance(wiring, now, mode) {
             Ok(advanced) => advanced,
             Err(e) => {
@@ -321,7 +321,8 @@ impl Job {
 
     fn done(&mut self, finished: Finished, start: Mono, ending: Ending) -> Done {
         let (event, start_ms) = (self.plan.incident_start.as_millis() as i64, start.as_millis() as i64);
-        let peak_jpeg_path = self.jpeg.take().and_then(|bytes| match atomic_file::write(&self.paths.jpeg(), &bytes) {
+        let (jpeg, thumbnail) = self.peak.take().map(|peak| (peak.jpeg, peak.thumbnail)).unzip();
+        let peak_jpeg_path = jpeg.and_then(|bytes| match atomic_file::write(&self.paths.jpeg(), &bytes) {
             Ok(()) => Some(self.paths.jpeg_below()),
             Err(e) => {
                 log::warn!("could not write {}: {e}", self.paths.jpeg().display());
@@ -338,6 +339,7 @@ impl Job {
             size_bytes: finished.size_bytes,
             sha256: finished.sha256,
             peak_jpeg_path,
+            thumbnail: thumbnail.flatten(),
             ending,
             units_lost: self.units_lost,
         }
@@ -361,12 +363,12 @@ impl Job {
         self.phase = Phase::Waiting;
     }
 
-    fn take_jpeg(&mut self, wiring: &Wiring, now: Mono) {
-        let too_soon = self.jpeg_asked.is_some_and(|asked| now.since(asked) < AGAIN_AFTER);
-        if self.jpeg_wanted && !too_soon {
-            self.jpeg_asked = Some(now);
-            if let Some((_, bytes)) = wiring.snapshots.jpeg(&self.plan.camera) {
-                (self.jpeg, self.jpeg_wanted) = (Some(bytes), false);
+    fn take_peak(&mut self, wiring: &Wiring, now: Mono) {
+        let too_soon = self.peak_asked.is_some_and(|asked| now.since(asked) < AGAIN_AFTER);
+        if self.peak_wanted && !too_soon {
+            self.peak_asked = Some(now);
+            if let Some(snapshot) = wiring.snapshots.latest(&self.plan.camera) {
+                (self.peak, self.peak_wanted) = (Some(snapshot), false);
             }
         }
     }

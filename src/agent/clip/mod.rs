@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use crate::agent::config::CameraId;
-use crate::base::clock::{Mono, Wall};
+use crate::base::clock::Wall;
 use crate::base::error::Retry;
+use crate::contract::alert::Thumbnail;
 
 mod job;
 pub mod mp4;
@@ -71,6 +72,8 @@ pub struct Done {
     pub sha256: String,
     /// Path of the JPEG of the peak, below the state directory.
     pub peak_jpeg_path: Option<String>,
+    /// The same picture, small, where that is wanted and was taken.
+    pub thumbnail: Option<Thumbnail>,
     /// Why it ends where it does.
     pub ending: Ending,
     /// Access units that left the ring before they were written: the clip has a hole.
@@ -118,8 +121,17 @@ pub trait Ledger: Send + Sync {
 
 /// The picture that a camera shows now.
 pub trait Snapshots: Send + Sync {
-    /// The newest decoded full picture as JPEG, with its presentation time; none if there is none.
-    fn jpeg(&self, camera: &CameraId) -> Option<(Mono, Vec<u8>)>;
+    /// The newest decoded full picture; none if there is none.
+    fn latest(&self, camera: &CameraId) -> Option<Snapshot>;
+}
+
+/// One picture of a camera.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// In full size, as JPEG.
+    pub jpeg: Vec<u8>,
+    /// Small, for the alert, where that is wanted.
+    pub thumbnail: Option<Thumbnail>,
 }
 
 /// Why a clip, or a part of it, could not be written or read.

@@ -219,6 +219,7 @@ fn done(paths: &Paths, row: &Unfinished, start: Wall, finished: Finished) -> Don
         size_bytes: finished.size_bytes,
         sha256: finished.sha256,
         peak_jpeg_path: paths.jpeg().exists().then(|| paths.jpeg_below()),
+        thumbnail: None,
         ending: Ending::Interrupted,
         units_lost: 0,
     }

@@ -311,7 +311,17 @@ impl Changes {
     }
 
     fn of_mqtt(&mut self, old: &Mqtt, new: &Mqtt) {
-        let Mqtt { brokers, tls, credentials_file, heartbeat_every, keep_alive, consumers, keep, keep_bytes } = old;
+        let Mqtt {
+            brokers,
+            tls,
+            credentials_file,
+            heartbeat_every,
+            keep_alive,
+            consumers,
+            keep,
+            keep_bytes,
+            thumbnails,
+        } = old;
         self.at_restart("mqtt.url", *brokers != new.brokers || tls.is_some() != new.tls.is_some());
         // Where the files lie: what is in them is read again for each connection.
         if let (Some(MqttTls { ca_file, client, alpn }), Some(new)) = (tls, &new.tls) {
@@ -328,6 +338,7 @@ impl Changes {
         self.at_restart("mqtt.consumers", *consumers != new.consumers);
         self.at_restart("mqtt.keep_days", *keep != new.keep);
         self.at_restart("mqtt.keep_mb", *keep_bytes != new.keep_bytes);
+        self.at_restart("mqtt.thumbnails", *thumbnails != new.thumbnails);
     }
 
     fn of_upload(&mut self, old: &Upload, new: &Upload) {

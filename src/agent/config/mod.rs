@@ -466,6 +466,8 @@ pub struct Mqtt {
     pub keep: Duration,
     /// `keep_mb`: and the oldest where all of them take more than so much, 10 to 100,000 MB (10^6 bytes); default 500 MB.
     pub keep_bytes: u64,
+    /// `thumbnails`: a small picture of the peak goes into the alert that a clip is ready, at most 32 KiB; default false.
+    pub thumbnails: bool,
 }
 
 /// `[adapters.*]`: formats of others, each none unless `enabled = true`; default false. They need `[mqtt]`. A prefix is the

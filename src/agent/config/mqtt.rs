@@ -23,6 +23,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
     let keep = s.or("keep_days", days_long(30), days(3650));
     let megabytes = integer(10..=100_000, Some(Unit::Megabytes)).map(|mb| u64::from(mb) * 1_000_000);
     let keep_bytes = s.or("keep_mb", 500_000_000, megabytes);
+    let thumbnails = s.or("thumbnails", false, boolean());
 
     check_client_certificate(s);
     if let Some(brokers) = &brokers {
@@ -46,6 +47,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
         consumers: consumers?,
         keep: keep?,
         keep_bytes: keep_bytes?,
+        thumbnails: thumbnails?,
     })
 }
 

@@ -2,19 +2,27 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
 use super::events::{Event, Events};
-use crate::agent::capture;
-use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshots, Unfinished};
+use crate::agent::capture::{self, Picture, PixelsError, SmallJpeg};
+use crate::agent::clip::{Done, Ledger, LedgerError, Recording, Snapshot, Snapshots, Unfinished};
 use crate::agent::config::CameraId;
 use crate::agent::control::Audit;
 use crate::agent::store::{ClipDone, ClipRecording, Store, StoreError, UnfinishedClip};
-use crate::base::clock::Mono;
 use crate::base::error::Chain;
+use crate::contract::alert::Thumbnail;
 
 /// JPEG quality of the picture of the peak.
 const JPEG_QUALITY: u8 = 85;
+/// Pixels.
+const THUMBNAIL_WIDTH: u32 = 320;
+/// A picture of much detail is worth a worse quality.
+const THUMBNAIL_QUALITIES: [u8; 3] = [70, 45, 20];
+/// In base64 that makes 32 KiB: with the rest of the alert well below the contract's 64 KiB.
+const THUMBNAIL_MOST_BYTES: usize = 24 * 1024;
 
 /// The store as the clip stage's durable record.
 pub struct StoreLedger {
@@ -39,6 +47,7 @@ impl Ledger for StoreLedger {
             size_bytes: clip.size_bytes,
             sha256: clip.sha256.clone(),
             peak_jpeg_path: clip.peak_jpeg_path.clone(),
+            thumbnail: clip.thumbnail.clone(),
         };
         self.store.clip_done(row).map_err(refused)?;
         let length = Duration::from_millis(clip.duration_ms);
@@ -72,19 +81,33 @@ fn refused(e: StoreError) -> LedgerError {
 }
 
 /// Capture's newest pictures as the clip stage takes them.
-pub struct CapturedPictures(pub capture::Snapshots);
+pub struct CapturedPictures {
+    /// Of all cameras.
+    pub pictures: capture::Snapshots,
+    /// Whether small ones are wanted besides.
+    pub thumbnails: bool,
+}
 
 impl Snapshots for CapturedPictures {
-    fn jpeg(&self, camera: &CameraId) -> Option<(Mono, Vec<u8>)> {
-        let picture = self.0.latest(camera)?;
-        match picture.to_jpeg(JPEG_QUALITY) {
-            Ok(jpeg) => Some((picture.at, jpeg)),
-            Err(e) => {
-                log::warn!(camera:% = camera; "no picture of the peak: {}", Chain(&e));
-                None
-            }
+    fn latest(&self, camera: &CameraId) -> Option<Snapshot> {
+        let picture = self.pictures.latest(camera)?;
+        let taken = picture.to_jpeg(JPEG_QUALITY).and_then(|jpeg| {
+            let thumbnail = if self.thumbnails { thumbnail(&picture)? } else { None };
+            Ok(Snapshot { jpeg, thumbnail })
+        });
+        taken.inspect_err(|e| log::warn!(camera:% = camera; "no picture of the peak: {}", Chain(e))).ok()
+    }
+}
+
+/// The best that is small enough.
+fn thumbnail(picture: &Picture) -> Result<Option<Thumbnail>, PixelsError> {
+    for quality in THUMBNAIL_QUALITIES {
+        let SmallJpeg { width, height, data } = picture.to_small_jpeg(THUMBNAIL_WIDTH, quality)?;
+        if data.len() <= THUMBNAIL_MOST_BYTES {
+            return Ok(Some(Thumbnail { width, height, jpeg_base64: STANDARD.encode(data) }));
         }
     }
+    Ok(None)
 }
 
 /// The store's audit trail as control writes it.

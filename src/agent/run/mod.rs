@@ -9,6 +9,7 @@
 //! | `spawn`, `wishes` | how stages are started, and what of the config each works by |
 //! | `cameras`, `inference`, `incidents`, `ledger`, `health` | what stands between two stages |
 //! | `troubles` | which of what `health` knows the SOC must hear of |
+//! | `network` | the tasks of the network's runtime |
 //! | `doors` | what others may knock at over the network: HTTPS, metrics |
 //! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
@@ -34,6 +35,7 @@ mod incidents;
 mod inference;
 mod ledger;
 mod live;
+mod network;
 mod outcome;
 mod overrides;
 mod pressure;
@@ -46,31 +48,27 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 
 use crate::agent::capture::{self, Capture, Frame, FrameTap, Snapshots, Wants};
 use crate::agent::clip::{ClipOrder, ClipWorker, Rules, Wiring};
 use crate::agent::config::{CameraId, Config, Pace, Source};
 use crate::agent::control::{Clerk, Control, Desk};
 use crate::agent::health::Sensors;
-use crate::agent::http::{self, Api, media, metrics as metrics_page};
+use crate::agent::http;
 use crate::agent::incident::Machine;
 use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::infer::model::Model;
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::store::{DeviceContext, Store};
-use crate::agent::uplink;
-use crate::agent::upload::{self, Uploads};
+use crate::agent::upload::Uploads;
 use crate::base::clock::{Clock, Mono, SystemClock};
-use crate::base::error::Chain;
 use crate::base::progress::Progress;
 use crate::base::queue::{Full, Queue};
 use crate::base::stage::Stage;
 use crate::base::stop::StopToken;
 use crate::contract::command::CommandSink;
 use crate::contract::heartbeat::HealthSource;
-use crate::contract::outbox::Outbox;
 
 use cameras::CameraSink;
 use events::Events;
@@ -79,6 +77,7 @@ use incidents::{Inbox, Worker};
 use inference::Inference;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 use live::Live;
+use network::Network;
 pub use outcome::{DrainReport, StartError};
 use overrides::Overrides;
 use spawn::{Spawner, Task};
@@ -200,7 +199,10 @@ impl Daemon {
         let worker = ClipWorker::new(Wiring {
             rings: rings.clone(),
             ledger: Arc::new(StoreLedger { store: store.clone(), events: events.clone() }),
-            snapshots: Arc::new(CapturedPictures(snapshots.clone())),
+            snapshots: Arc::new(CapturedPictures {
+                pictures: snapshots.clone(),
+                thumbnails: config.mqtt.as_ref().is_some_and(|mqtt| mqtt.thumbnails),
+            }),
             clock: clock.clone(),
             state_dir: config.paths.state_dir.clone(),
             rules: clip_rules.clone(),
@@ -332,106 +334,20 @@ impl Daemon {
                 Box::new(move || health.knows_time_of_day())
             },
         };
-        let https = doors::https(&config);
-        let links = https.as_ref().and_then(|https| https.ready.as_ref()).map(|(links, _)| links.clone());
-        let api = Api {
-            commands: control,
-            link: {
-                let (links, store, clock) = (links.clone(), store.clone(), clock.clone());
-                Arc::new(move |id| doors::links_to(links.as_deref(), &store, id, clock.as_ref()))
-            },
-            upload: {
-                let uploads = Uploads::new(store.clone(), config.upload.as_ref());
-                let json = |stored| serde_json::to_value(stored).expect("a row is texts and numbers");
-                Arc::new(move |id| uploads.request(id, "cli").map(json).map_err(|e| Chain(&e).to_string()))
-            },
-            status: {
-                let health = health.clone();
-                Arc::new(move || {
-                    serde_json::to_value(health.status()).expect("numbers and texts with textual keys are always JSON")
-                })
-            },
+        let network = Network {
+            config: &config,
+            store: &store,
+            health: &health,
+            clock: &clock,
+            spawn: &spawn,
+            runtime: &runtime,
         };
-        // The uplink first: it ends first, and its last words must not wait for a slow request.
-        let mut network = Vec::new();
-        if let Some(mqtt) = &config.mqtt {
-            let (link, link_seen) = watch::channel(uplink::Link::Starting);
-            health.watch_uplink(Arc::new(store.clone()), link_seen);
-            let stop = StopToken::new();
-            let parts = uplink::Parts {
-                mqtt: mqtt.clone(),
-                adapters: config.adapters.clone(),
-                device: config.device.clone(),
-                counter_file: config.paths.state_dir.join("uplink-session"),
-                outbox: Arc::new(store.clone()) as Arc<dyn Outbox>,
-                links: links.clone().filter(|_| config.http.links_in_alerts).map(|links| {
-                    let clock = clock.clone();
-                    let to: uplink::LinksTo = Arc::new(move |id| doors::pair(&links, id, clock.wall()));
-                    to
-                }),
-                desk: Some(Arc::new(desk)),
-                health: health.clone(),
-                clock: clock.clone(),
-                stop: stop.clone(),
-                beat: progress.register("uplink"),
-                link,
-            };
-            network.push(spawn.task(&runtime, "uplink", stop, async { uplink::run(parts).await.map_err(Box::from) }));
-        }
+        let network = network.start(listener, control, desk);
         let commands_stop = StopToken::new();
         let commands_stage = spawn.stage("commands", {
             let stop = commands_stop.clone();
             move |beat| clerk.run(&stop, beat)
         })?;
-        if let Some(upload) = &config.upload {
-            let counters = Arc::<upload::UploadCounters>::default();
-            health.watch_uploads(store.clone(), counters.clone());
-            let stop = StopToken::new();
-            let parts = upload::Parts {
-                upload: upload.clone(),
-                device: config.device.clone(),
-                state_dir: config.paths.state_dir.clone(),
-                store: store.clone(),
-                knows_time_of_day: {
-                    let health = health.clone();
-                    Arc::new(move || health.knows_time_of_day())
-                },
-                clock: clock.clone(),
-                pacing: upload::Pacing::default(),
-                counters,
-                stop: stop.clone(),
-                beat: progress.register("upload"),
-            };
-            network.push(spawn.task(&runtime, "upload", stop, async { upload::run(parts).await.map_err(Box::from) }));
-        }
-        let stop = StopToken::new();
-        let serving = http::serve(listener, api, stop.clone());
-        network.push(spawn.task(&runtime, "http", stop, async { serving.await.map_err(Box::from) }));
-        if let Some(https) = https {
-            health.watch_https(https.status.subscribe());
-            if let Some((links, acceptor)) = https.ready {
-                let (reader, state_dir) = (store.reader().clone(), config.paths.state_dir.clone());
-                let routes = media::routes(media::Media { links, reader, state_dir, clock: clock.clone() });
-                let stop = StopToken::new();
-                let say = move |trouble| https.status.send_modify(|status| status.trouble = trouble);
-                let serving = doors::serve((https.listen, Some(acceptor)), routes, stop.clone(), say);
-                network.push(spawn.task(&runtime, "https", stop, async {
-                    serving.await;
-                    Ok(())
-                }));
-            }
-        }
-        if let Some(listen) = config.metrics {
-            let health = health.clone();
-            let routes = metrics_page::routes(Arc::new(move || health.status()));
-            let stop = StopToken::new();
-            let serving = doors::serve((listen, None), routes, stop.clone(), |_| {});
-            network.push(spawn.task(&runtime, "metrics", stop, async {
-                serving.await;
-                Ok(())
-            }));
-        }
-
         Ok(Daemon {
             live,
             classes: manifest.classes.clone(),

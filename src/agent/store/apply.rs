@@ -202,7 +202,12 @@ impl<'a> Apply<'a> {
         if changed == 0 {
             return Err(self.settled(clip.incident)?);
         }
-        self.alert(AlertKind::ClipReady, clip.incident, clip.start + Duration::from_millis(clip.duration_ms))
+        let until = clip.start + Duration::from_millis(clip.duration_ms);
+        let mut alert = self.alert_of(new_id(self.clock.wall()), AlertKind::ClipReady, clip.incident, until)?;
+        if let Some(report) = &mut alert.clip {
+            report.thumbnail.clone_from(&clip.thumbnail);
+        }
+        self.queue(&alert.into())
     }
 
     /// See [`super::Store::clip_lost`].
@@ -261,12 +266,14 @@ impl<'a> Apply<'a> {
     }
 
     fn alert_as(&mut self, id: Uuid, kind: AlertKind, incident: Uuid, event: Wall) -> Result<(), StoreError> {
-        if self.context.outbox == OutboxPolicy::LocalOnly {
-            return Ok(());
-        }
+        let alert = self.alert_of(id, kind, incident, event)?;
+        self.queue(&alert.into())
+    }
+
+    fn alert_of(&self, id: Uuid, kind: AlertKind, incident: Uuid, event: Wall) -> Result<Alert, StoreError> {
         let stored = self.known(incident)?;
         let labels = &self.context.labels;
-        let alert = Alert {
+        Ok(Alert {
             id,
             kind,
             event_time_unix_ms: event,
@@ -276,8 +283,7 @@ impl<'a> Apply<'a> {
             place: labels.place(Some(&stored.report.camera)),
             incident: stored.report,
             clip: stored.clip.map(|c| c.report),
-        };
-        self.queue(&alert.into())
+        })
     }
 
     /// Puts a message into the outbox, if there is one.

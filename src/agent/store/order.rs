@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::agent::incident::Transition;
 use crate::base::clock::Wall;
-use crate::contract::alert::ClockState;
+use crate::contract::alert::{ClockState, Thumbnail};
 use crate::contract::command::CommandState;
 use crate::contract::notice::Trouble;
 
@@ -82,6 +82,8 @@ pub struct ClipDone {
     pub sha256: String,
     /// Path of the JPEG of the peak, below the state directory.
     pub peak_jpeg_path: Option<String>,
+    /// Goes into the alert that tells of the clip, and is kept nowhere else.
+    pub thumbnail: Option<Thumbnail>,
 }
 
 /// An entry of the audit trail.

@@ -390,6 +390,7 @@ impl RawIncident {
                 start_unix_ms: label(18)?,
                 report: ClipReport {
                     peak_url: None,
+                    thumbnail: None,
                     planned_start: label(17)?.map(Wall::rfc3339),
                     start: label(18)?.map(Wall::rfc3339),
                     duration_ms: r.get::<_, Option<i64>>(20)?.map(|ms| ms as u64),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::agent::capture::{AccessUnit, StreamInfo};
+use crate::agent::clip::Snapshot;
 use crate::agent::clip::testkit::{Encoding, FPS, decode_errors, later, number, probed, rendered};
 use crate::agent::clip::{Done, Ending, Recording, Unfinished};
 use crate::agent::ring::Bounds;
@@ -73,8 +74,9 @@ impl Ledger for Book {
 struct Pictures(AtomicU32);
 
 impl Snapshots for Pictures {
-    fn jpeg(&self, _: &CameraId) -> Option<(Mono, Vec<u8>)> {
-        Some((Mono::ZERO, format!("picture {}", self.0.fetch_add(1, Ordering::SeqCst)).into_bytes()))
+    fn latest(&self, _: &CameraId) -> Option<Snapshot> {
+        let jpeg = format!("picture {}", self.0.fetch_add(1, Ordering::SeqCst)).into_bytes();
+        Some(Snapshot { jpeg, thumbnail: None })
     }
 }
 

@@ -189,6 +189,7 @@ pub fn with_clip(rig: &Rig, n: u128, bytes: &[u8]) {
             size_bytes: bytes.len() as u64,
             sha256: crate::base::digest::of_bytes(bytes),
             peak_jpeg_path: Some(jpeg),
+            thumbnail: None,
         })
         .expect("recorded");
     rig.record(closed(n));

@@ -25,6 +25,7 @@ fn done(n: u128) -> ClipDone {
         size_bytes: 3,
         sha256: crate::base::digest::of_bytes(b"mp4"),
         peak_jpeg_path: Some(format!("clips/{n}.jpg")),
+        thumbnail: None,
     }
 }
 
