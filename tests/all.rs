@@ -26,5 +26,6 @@ mod masks;
 mod metrics;
 mod rtsp_oddities;
 mod service;
+mod troubles;
 mod uplink;
 mod uploads;

@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use vedette::contract::schema;
 
-use crate::common::agent::Agent;
+use crate::common::agent::{Agent, PATTERN};
 use crate::common::broker::{Broker, Message};
 use crate::common::wait_for;
 
@@ -47,7 +47,9 @@ fn capture(dir: &Path) {
     let mut alerts = broker.subscribe(&format!("{DEVICE}/alerts/+"));
     let mqtt = format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nheartbeat_s = 1\n", broker.port);
     let clip = "[clip]\npre_roll_s = 1\npost_roll_s = 1\n";
-    let mut agent = Agent::with_pattern(&format!("{clip}\n{mqtt}")).start();
+    // A camera that nobody has connected, for the notice of it.
+    let yard = "[[camera]]\nid = \"yard\"\nkind = \"rtsp\"\nurl = \"rtsp://127.0.0.1:9/\"\n";
+    let mut agent = Agent::new(&format!("{PATTERN}{yard}"), &format!("{clip}\n{mqtt}")).start();
     let retained = |channel: &str, wanted: &dyn Fn(&Value) -> bool| {
         // A state that has not come yet comes to the same subscription, but not as a retained one.
         let topic = format!("{DEVICE}/{channel}");
@@ -61,6 +63,18 @@ fn capture(dir: &Path) {
     for (name, kind) in [("alert-opened", "opened"), ("alert-closed", "closed"), ("alert-clip-ready", "clip_ready")] {
         let kind = format!("org.vedette.alert.{kind}.v1");
         keep(dir, name, &alerts.wait_for(name, |m| m.payload["type"] == kind.as_str()));
+    }
+    keep(dir, "notice-raised", &alerts.wait_for("a notice", |m| m.payload["type"] == "org.vedette.notice.raised.v1"));
+    for (id, request) in [
+        ("succeeded", json!({"command": "disarm", "camera": "pattern", "requested_by": "soc"})),
+        (
+            "rejected",
+            json!({"command": "clip", "incident": "00000000-0000-0000-0000-000000000000", "requested_by": "soc"}),
+        ),
+    ] {
+        broker.publish(&format!("{DEVICE}/cmd/example-{id}"), &request.to_string());
+        let channel = format!("cmd/example-{id}/status");
+        keep(dir, &format!("command-{id}"), &retained(&channel, &|m| m["state"] == id.to_uppercase().as_str()));
     }
     keep(dir, "outbox", &retained("outbox", &|m| m["pending"] == 0 && m["newest"].as_u64() >= Some(3)));
     keep(dir, "heartbeat", &retained("heartbeat", &|m| m["inference"] != Value::Null));

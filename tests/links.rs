@@ -225,7 +225,7 @@ fn an_alert_carries_links_and_a_picture_where_the_config_lets_them_out() {
         format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n{more}[clip]\npre_roll_s = 1\npost_roll_s = 1\n", broker.port)
     };
     let mut clip_of = |config: &str| {
-        let mut agent = Agent::new(PATTERN, config).start();
+        let agent = Agent::new(PATTERN, config).start();
         let id = agent.raise_test();
         let ready = alerts.wait_for("a clip", |m| {
             m.payload["type"] == "org.vedette.alert.clip_ready.v1" && m.payload["data"]["incident"]["id"] == *id

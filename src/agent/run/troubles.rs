@@ -4,6 +4,8 @@
 //! ```text
 //!     fine ──so for hold──► to be raised ──the store took it──► raised ──not so for quiet──► to be cleared ──► fine
 //! ```
+//!
+//! What comes and goes and is never away for `quiet` lasts: a camera that drops its stream every few seconds is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,29 +96,41 @@ fn patience(trouble: Trouble) -> (Duration, Duration) {
 struct Watch {
     /// What the store knows to be raised.
     raised: BTreeSet<Key>,
-    /// Since when it is not as the store knows it, and the first words for it.
-    turned: BTreeMap<Key, (Mono, String)>,
+    /// What is not as the store knows it.
+    turned: BTreeMap<Key, Turned>,
     /// It has lasted: told until the store takes it, whatever comes meanwhile.
     due: BTreeMap<Key, Option<String>>,
+}
+
+struct Turned {
+    /// Since when, but for moments,
+    since: Mono,
+    /// and when it was so last.
+    last: Mono,
+    /// The first words for it.
+    words: String,
 }
 
 impl Watch {
     /// What to tell the store: words where trouble is there, none where it is over. What it took is to be handed to
     /// [`Watch::told`].
     fn step(&mut self, now: Mono, signs: &BTreeMap<Key, String>) -> Vec<(Key, Option<String>)> {
-        let known: BTreeSet<Key> = self.raised.iter().chain(signs.keys()).cloned().collect();
-        self.turned.retain(|key, _| known.contains(key));
+        let known: BTreeSet<Key> = self.raised.iter().chain(signs.keys()).chain(self.turned.keys()).cloned().collect();
         for key in known {
-            let sign = signs.get(&key);
-            let raised = self.raised.contains(&key);
+            let (sign, raised) = (signs.get(&key), self.raised.contains(&key));
+            let (hold, quiet) = patience(key.1);
             if sign.is_some() == raised {
-                self.turned.remove(&key);
+                // Over is what is over without a break; there is what is not over.
+                if raised || self.turned.get(&key).is_some_and(|turned| now.since(turned.last) >= quiet) {
+                    self.turned.remove(&key);
+                }
                 continue;
             }
-            let (since, words) = self.turned.entry(key.clone()).or_insert((now, sign.cloned().unwrap_or_default()));
-            let (hold, quiet) = patience(key.1);
-            if now.since(*since) >= if raised { quiet } else { hold } && !self.due.contains_key(&key) {
-                let words = sign.is_some().then(|| words.clone());
+            let new = || Turned { since: now, last: now, words: sign.cloned().unwrap_or_default() };
+            let turned = self.turned.entry(key.clone()).or_insert_with(new);
+            turned.last = now;
+            if now.since(turned.since) >= if raised { quiet } else { hold } && !self.due.contains_key(&key) {
+                let words = sign.is_some().then(|| turned.words.clone());
                 self.due.insert(key, words);
             }
         }
@@ -220,6 +234,15 @@ mod tests {
             assert_eq!(watch.step(at(round * 20), &one(&key)), []);
             assert_eq!(watch.step(at(round * 20 + 10), &fine), []);
         }
+    }
+
+    #[test]
+    fn what_comes_and_goes_lasts() {
+        let (mut watch, key, fine) = (Watch::default(), gate(Trouble::CameraLost), BTreeMap::new());
+        for s in 0..8 {
+            assert_eq!(watch.step(at(2 * s), &if s % 2 == 0 { one(&key) } else { fine.clone() }), []);
+        }
+        assert_eq!(watch.step(at(16), &one(&key)).len(), 1);
     }
 
     #[test]
