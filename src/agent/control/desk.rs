@@ -3,7 +3,7 @@
 //! every command can bear; `restart` is then done.
 //!
 //! Bounds: [`WAITING`] requests wait; the rate is [`BURST`] at once and one a second after that. What is beyond is
-//! rejected, and said so.
+//! rejected, and said so: that of up to [`HEARD`] that wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use crate::contract::command::{
 
 /// Requests that may wait to be looked at.
 const WAITING: usize = 64;
+/// Requests that wait for anything, be it only to hear that they were too many.
+const HEARD: usize = 1024;
 /// Requests that may come at once.
 const BURST: u32 = 20;
 /// And from then on one in so long.
@@ -40,13 +42,14 @@ pub struct Desk {
 
 struct Incoming {
     id: String,
-    payload: Vec<u8>,
+    /// None: too many wait.
+    payload: Option<Vec<u8>>,
 }
 
 impl Desk {
     /// Over this store.
     pub fn new(store: Store) -> Desk {
-        Desk { store, waiting: Queue::new(WAITING, Full::Refuse), changed: watch::Sender::new(0) }
+        Desk { store, waiting: Queue::new(HEARD, Full::Refuse), changed: watch::Sender::new(0) }
     }
 
     fn put(&self, report: CommandReport, asked: &[u8], at: Wall) -> Result<(), StoreError> {
@@ -59,8 +62,9 @@ impl Desk {
 
 impl CommandDesk for Desk {
     fn take(&self, id: &str, payload: &[u8]) {
-        if self.waiting.push(Incoming { id: id.to_owned(), payload: payload.to_vec() }).is_err() {
-            log::warn!("command {id} is not taken: too many wait, or the device is stopping; send it again");
+        let payload = (self.waiting.len() < WAITING).then(|| payload.to_vec());
+        if self.waiting.push(Incoming { id: id.to_owned(), payload }).is_err() {
+            log::warn!("command {id} is not taken: far too many wait, or the device is stopping; send it again");
         }
     }
 
@@ -106,8 +110,8 @@ impl Clerk {
         while !stop.is_stopped() {
             beat.beat();
             if let Popped::Item(Incoming { id, payload }) = self.desk.waiting.pop(IDLE) {
-                let within_rate = bucket.take(self.clock.now());
-                if let Err(e) = self.receive(&id, &payload, within_rate) {
+                let payload = payload.filter(|_| bucket.take(self.clock.now()));
+                if let Err(e) = self.receive(&id, payload.as_deref()) {
                     log::error!("command {id} is not carried out, send it again: {}", Chain(&e));
                 }
             }
@@ -115,7 +119,8 @@ impl Clerk {
         beat.end();
     }
 
-    fn receive(&self, id: &str, payload: &[u8], within_rate: bool) -> Result<(), StoreError> {
+    /// A request; without what was asked: one too many.
+    fn receive(&self, id: &str, payload: Option<&[u8]>) -> Result<(), StoreError> {
         if let Some(known) = self.desk.store.reader().command(id)? {
             // Said again, not done again.
             return self.desk.put(known.report, known.asked.as_bytes(), known.received);
@@ -128,22 +133,24 @@ impl Clerk {
             result: None,
             since: now.rfc3339(),
         };
-        match self.acceptable(payload, within_rate) {
+        match self.acceptable(payload) {
             Err(NoRequest(why)) => {
                 log::warn!("command {id} rejected: {why}");
                 self.desk.put(report(CommandState::Rejected, Some(why)), &[], now)
             }
             Ok(order) => {
-                self.desk.put(report(CommandState::InProgress, None), payload, now)?;
-                self.carry_out(id, payload, order, now)
+                let asked = payload.unwrap_or_default();
+                self.desk.put(report(CommandState::InProgress, None), asked, now)?;
+                self.carry_out(id, asked, order, now)
             }
         }
     }
 
-    fn acceptable(&self, payload: &[u8], within_rate: bool) -> Result<Order, NoRequest> {
-        if !within_rate {
-            return Err(NoRequest(format!("too many commands: {BURST} at once, then one a second; send it again")));
-        }
+    fn acceptable(&self, payload: Option<&[u8]>) -> Result<Order, NoRequest> {
+        let Some(payload) = payload else {
+            let remedy = "send it again under another id";
+            return Err(NoRequest(format!("too many commands: {BURST} at once, then one a second; {remedy}")));
+        };
         let order = Order::parse(payload)?;
         match order.expires {
             Some(expires) if self.is_past(expires) => {

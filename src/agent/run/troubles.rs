@@ -99,7 +99,7 @@ struct Watch {
     /// What is not as the store knows it.
     turned: BTreeMap<Key, Turned>,
     /// It has lasted: told until the store takes it, whatever comes meanwhile.
-    due: BTreeMap<Key, Option<String>>,
+    due: BTreeMap<Key, Option<Found>>,
 }
 
 struct Turned {
@@ -107,14 +107,17 @@ struct Turned {
     since: Mono,
     /// and when it was so last.
     last: Mono,
-    /// The first words for it.
+    /// The last words for it.
     words: String,
 }
+
+/// Trouble that is there: words for a person, and since when.
+type Found = (String, Mono);
 
 impl Watch {
     /// What to tell the store: words where trouble is there, none where it is over. What it took is to be handed to
     /// [`Watch::told`].
-    fn step(&mut self, now: Mono, signs: &BTreeMap<Key, String>) -> Vec<(Key, Option<String>)> {
+    fn step(&mut self, now: Mono, signs: &BTreeMap<Key, String>) -> Vec<(Key, Option<Found>)> {
         let known: BTreeSet<Key> = self.raised.iter().chain(signs.keys()).chain(self.turned.keys()).cloned().collect();
         for key in known {
             let (sign, raised) = (signs.get(&key), self.raised.contains(&key));
@@ -126,22 +129,23 @@ impl Watch {
                 }
                 continue;
             }
-            let new = || Turned { since: now, last: now, words: sign.cloned().unwrap_or_default() };
+            let new = || Turned { since: now, last: now, words: String::new() };
             let turned = self.turned.entry(key.clone()).or_insert_with(new);
             turned.last = now;
+            turned.words = sign.cloned().unwrap_or_default();
             if now.since(turned.since) >= if raised { quiet } else { hold } && !self.due.contains_key(&key) {
-                let words = sign.is_some().then(|| turned.words.clone());
-                self.due.insert(key, words);
+                let found = sign.is_some().then(|| (turned.words.clone(), turned.since));
+                self.due.insert(key, found);
             }
         }
-        self.due.iter().map(|(key, words)| (key.clone(), words.clone())).collect()
+        self.due.iter().map(|(key, found)| (key.clone(), found.clone())).collect()
     }
 
     /// The store took it.
     fn told(&mut self, key: &Key) {
-        if let Some(words) = self.due.remove(key) {
+        if let Some(found) = self.due.remove(key) {
             self.turned.remove(key);
-            match words {
+            match found {
                 Some(_) => self.raised.insert(key.clone()),
                 None => self.raised.remove(key),
             };
@@ -182,8 +186,10 @@ impl Watcher {
             };
             let signs = signs(&present, before.as_ref());
             before = Some(store);
-            for (key, words) in watch.step(self.clock.now(), &signs) {
-                if self.store.trouble(key.0.as_deref(), key.1, words.as_deref()) {
+            let now = self.clock.now();
+            for (key, found) in watch.step(now, &signs) {
+                let found = found.as_ref().map(|(words, since)| (words.as_str(), now.since(*since)));
+                if self.store.trouble(key.0.as_deref(), key.1, found) {
                     watch.told(&key);
                 }
             }
@@ -214,7 +220,7 @@ mod tests {
         let (mut watch, key, fine) = (Watch::default(), gate(Trouble::CameraLost), BTreeMap::new());
         assert_eq!(watch.step(at(0), &one(&key)), []);
         assert_eq!(watch.step(at(14), &one(&key)), []);
-        let raise = vec![(key.clone(), Some("no route to host".to_owned()))];
+        let raise = vec![(key.clone(), Some(("no route to host".to_owned(), at(0))))];
         assert_eq!(watch.step(at(15), &one(&key)), raise);
         assert_eq!(watch.step(at(16), &fine), raise, "until the store takes it, though it is over");
         watch.told(&key);

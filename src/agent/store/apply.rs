@@ -71,7 +71,7 @@ impl<'a> Apply<'a> {
                 )
                 .map(|_| ())
                 .map_err(sql("write the audit trail", self.path)),
-            Order::Trouble { camera, trouble, detail } => self.trouble(camera.as_deref(), *trouble, detail.as_deref()),
+            Order::Trouble { camera, trouble, found } => self.trouble(camera.as_deref(), *trouble, found.as_ref()),
             Order::Command(row) => self.command(row),
             Order::CommandsSaid(said) => self.commands_said(said),
             Order::Verdict(verdict) => self.verdict(verdict),

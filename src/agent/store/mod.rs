@@ -263,11 +263,12 @@ impl Store {
         }
     }
 
-    /// Queues that a camera (or, without one, the device) is in trouble, with words for a person, or with `None` that it
-    /// is not; never blocks. What the store knows already changes nothing, so that it can be said again, also after a
+    /// Queues that a camera (or, without one, the device) is in trouble, with words for a person and for how long it has
+    /// been, or with `None` that it is not; never blocks. What the store knows already changes nothing, so that it can be said again, also after a
     /// restart. Its notice is written in the same transaction. False: say it again later.
-    pub fn trouble(&self, camera: Option<&str>, trouble: Trouble, detail: Option<&str>) -> bool {
-        let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, detail: detail.map(str::to_owned) };
+    pub fn trouble(&self, camera: Option<&str>, trouble: Trouble, found: Option<(&str, Duration)>) -> bool {
+        let found = found.map(|(detail, ago)| (detail.to_owned(), self.wall() - ago));
+        let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, found };
         !self.is_failing() && self.0.queue.push(Envelope { order, answer: None }).is_ok()
     }
 

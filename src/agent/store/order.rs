@@ -121,7 +121,8 @@ pub(super) enum Order {
     Trouble {
         camera: Option<String>,
         trouble: Trouble,
-        detail: Option<String>,
+        /// Words for a person, and since when; none: it is over.
+        found: Option<(String, Wall)>,
     },
     Command(CommandRow),
     CommandsSaid(Vec<(String, CommandState)>),

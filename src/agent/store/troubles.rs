@@ -26,14 +26,14 @@ impl Apply<'_> {
         &mut self,
         camera: Option<&str>,
         trouble: Trouble,
-        detail: Option<&str>,
+        found: Option<&(String, Wall)>,
     ) -> Result<(), StoreError> {
         let raised = self.raised(camera, trouble)?;
         let key = params![camera.unwrap_or_default(), trouble.as_str()];
-        match (raised, detail) {
+        match (raised, found) {
             (None, None) | (Some(_), Some(_)) => Ok(()),
-            (None, Some(detail)) => {
-                let raised = Raised { id: new_id(self.wall()), detail: detail.to_owned(), since: self.wall() };
+            (None, Some((detail, since))) => {
+                let raised = Raised { id: new_id(self.wall()), detail: detail.clone(), since: *since };
                 self.conn()
                     .execute(
                         "INSERT INTO troubles (id, camera, trouble, detail, since_ms) VALUES (?1, ?2, ?3, ?4, ?5)",

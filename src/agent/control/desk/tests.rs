@@ -174,6 +174,13 @@ fn a_flood_is_refused_and_said_so() {
     rig.clock.advance(ONE_IN);
     rig.take("later", json!({"command": "follow_schedule"}));
     rig.wait_for("later", CommandState::Succeeded);
+    // Far more than may wait.
+    for n in 0..5 * WAITING {
+        rig.take(&format!("flood-{n}"), json!({"command": "follow_schedule"}));
+    }
+    for n in 0..5 * WAITING {
+        rig.wait_for(&format!("flood-{n}"), CommandState::Rejected);
+    }
     rig.end();
 }
 

@@ -41,11 +41,13 @@ fn trouble_is_told_once_when_it_comes_and_once_when_it_goes() {
         };
         rig.queued().into_iter().map(|r| notice(r.dispatch)).collect::<Vec<_>>()
     };
+    const AGO: Duration = Duration::from_secs(15);
     let gate = Some("gate");
+    let began = rig.store.wall() - AGO;
     assert!(rig.store.trouble(gate, Trouble::CameraLost, None), "nothing to clear");
-    assert!(rig.store.trouble(gate, Trouble::CameraLost, Some("no route")));
-    assert!(rig.store.trouble(gate, Trouble::CameraLost, Some("no route at all")), "known");
-    assert!(rig.store.trouble(None, Trouble::DiskLow, Some("3 MB")));
+    assert!(rig.store.trouble(gate, Trouble::CameraLost, Some(("no route", AGO))));
+    assert!(rig.store.trouble(gate, Trouble::CameraLost, Some(("no route at all", AGO))), "known");
+    assert!(rig.store.trouble(None, Trouble::DiskLow, Some(("3 MB", AGO))));
     assert_eq!(told(&rig).len(), 2);
     let rig = Rig::over(rig.end(), queue_for(&["soc"]));
     let raised = rig.store.reader().troubles().expect("readable");
@@ -56,6 +58,7 @@ fn trouble_is_told_once_when_it_comes_and_once_when_it_goes() {
     assert_eq!((lost.kind, back.kind), (NoticeKind::Raised, NoticeKind::Cleared));
     assert_eq!((lost.notice.id, &lost.notice.detail), (back.notice.id, &back.notice.detail));
     assert_ne!(lost.id, back.id);
+    assert_eq!((&lost.notice.since, &back.notice.since), (&began.rfc3339(), &began.rfc3339()));
     assert_eq!((lost.notice.camera.as_deref(), low.notice.camera.as_deref()), (gate, None));
     assert_eq!((lost.severity, low.notice.trouble), (Severity::Severe, Trouble::DiskLow));
     assert_eq!(rig.queued().iter().map(|r| r.seq).collect::<Vec<_>>(), [1, 2, 3], "numbers of the same count");
