@@ -10,7 +10,9 @@ use rusqlite::OpenFlags;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::agent::Agent;
 use crate::common::broker::{Broker, Subscriber};
+use crate::common::pki::{NOW, Pki};
 use crate::common::relay::{Network, Relay};
 use crate::common::wait_for;
 
@@ -170,6 +172,65 @@ fn commits_before_it_acknowledges(program: &Program) {
     assert_eq!(again.payload["id"], device.id(1));
 }
 
+/// With certificates, at the broker as it is shipped but for the second worker, whom its ACL shows how to let in.
+#[test]
+fn workers_share_the_alerts_and_one_that_dies_leaves_none_behind() {
+    let (pki, camera) = (Pki::new(), "[[camera]]\nid = \"pattern\"\nkind = \"test\"\nclassify = false\n");
+    let granted = [
+        "user soc-2",
+        "topic read vedette/v1/#",
+        "topic write vedette/v1/+/+/ack/soc",
+        "topic write vedette/v1/+/+/cmd/+",
+    ];
+    let commented = granted.map(|line| format!("#{line}\n")).concat();
+    let broker = Broker::production(&pki).with("acl", &commented, &granted.map(|line| format!("{line}\n")).concat());
+    let broker = broker.start();
+    let mut acks = broker.subscribe_as("monitor", "vedette/v1/test/unit/ack/soc");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let database = dir.path().join("alerts.db");
+    let start = |program: &Program, worker: &str| {
+        let files = pki.device(worker, NOW);
+        let mut command = program.command(&database, broker.port);
+        command.args(["--share", "workers", "--client-id", worker, "--cafile"]).arg(pki.file("ca.crt"));
+        let said = std::fs::File::create(dir.path().join(worker)).expect("writable");
+        let child = command.arg("--cert").arg(files.cert).arg("--key").arg(files.key).stdout(said).spawn();
+        child.expect("the program runs")
+    };
+    let said = |worker: &str| std::fs::read_to_string(dir.path().join(worker)).expect("there").lines().count();
+    let stored = || {
+        let books = rusqlite::Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        books.query_row("SELECT count(*), count(DISTINCT id) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?))).ok()
+    };
+    // Where there is no Python client, both are of one kind.
+    let (mut first, mut second) = (start(&rust(), "soc"), start(&python().unwrap_or_else(rust), "soc-2"));
+    let files = pki.device("test/unit", NOW);
+    let mqtt = format!(
+        "[mqtt]\nurl = \"mqtts://127.0.0.1:{}\"\nca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\n",
+        broker.port,
+        pki.file("ca.crt"),
+        files.cert,
+        files.key
+    );
+    let device = Agent::new(camera, &format!("[clip]\npre_roll_s = 1\npost_roll_s = 0\n{mqtt}")).start();
+    let newest = || device.status()["outbox"]["newest"].as_u64().expect("a number");
+    wait_for("both at work", || {
+        device.command(&["test-alert"]);
+        (said("soc") > 2 && said("soc-2") > 2).then_some(())
+    });
+    first.kill().expect("our child");
+    first.wait().expect("our child");
+    for _ in 0..10 {
+        device.command(&["test-alert"]);
+    }
+    let confirmed = wait_for("all to be confirmed by the one that is left", || {
+        let upto = acks.everything().iter().filter_map(|m| m.payload["seq"].as_u64()).max()?;
+        (upto == newest() && device.status()["outbox"]["unconfirmed"] == 0).then_some(upto)
+    });
+    assert_eq!(stored(), Some((confirmed as i64, confirmed as i64)), "each once");
+    second.kill().expect("our child");
+    second.wait().expect("our child");
+}
+
 fn consumers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/consumers")
 }
@@ -217,13 +278,17 @@ impl Program {
     }
 
     fn spawn(&self, dir: &Path, port: u16) -> Child {
+        self.command(&dir.join("alerts.db"), port).spawn().expect("the program runs")
+    }
+
+    fn command(&self, database: &Path, port: u16) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).args(["--replay-after", "2", "--retry", "0.2", "--port", &port.to_string()]);
-        command.arg("--database").arg(dir.join("alerts.db")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("--database").arg(database).stdin(Stdio::null()).stdout(Stdio::null());
         if let Some(path) = &self.python_path {
             command.env("PYTHONPATH", path);
         }
-        command.spawn().expect("the program runs")
+        command
     }
 }
 

@@ -54,7 +54,7 @@ class Consumer:
         import paho.mqtt.client as mqtt
         self.args, self.ledger, self.patience = args, Ledger(args.database), Patience(args.replay_after)
         self.unacknowledged, self.printable, self.said, self.stopping = [], [], {}, False
-        self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=args.name, protocol=mqtt.MQTTv5, manual_ack=True)
+        self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=args.client_id or args.name, protocol=mqtt.MQTTv5, manual_ack=True)
         self.mqtt.on_connect, self.mqtt.on_message = self.on_connect, self.on_message
         if args.user:
             with open(args.password_file, encoding="utf-8") as secret:
@@ -161,6 +161,7 @@ def main():
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=None, help="default: 8883 with --cafile, else 1883")
     parser.add_argument("--name", default="soc", help="as in the devices' [mqtt] consumers (default: soc)")
+    parser.add_argument("--client-id", help="every worker of a group has its own (default: the name)")
     parser.add_argument("--database", default="alerts.db")
     parser.add_argument("--share", help="name of a group of workers that share the alerts, and the database")
     parser.add_argument("--replay-after", type=float, default=10.0, help="seconds that a gap may stay (default: 10)")

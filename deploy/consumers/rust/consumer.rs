@@ -40,6 +40,8 @@ struct Args {
     port: Option<u16>,
     #[arg(long, default_value = "soc", help = "as in the devices' [mqtt] consumers")]
     name: String,
+    #[arg(long, help = "every worker of a group has its own; default: the name")]
+    client_id: Option<String>,
     #[arg(long, default_value = "alerts.db")]
     database: String,
     #[arg(long, help = "name of a group of workers that share the alerts, and the database")]
@@ -91,7 +93,10 @@ impl Consumer {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
         let args = &self.args;
         let port = args.port.unwrap_or(if args.cafile.is_some() { 8883 } else { 1883 });
-        let mut options = MqttOptions::new(args.name.clone(), Broker::tcp(args.host.clone(), port));
+        let mut options = MqttOptions::new(
+            args.client_id.as_ref().unwrap_or(&args.name).clone(),
+            Broker::tcp(args.host.clone(), port),
+        );
         if let Some(ca) = &args.cafile {
             let client = args.cert.as_ref().zip(args.key.as_ref());
             let client = client.map(|(cert, key)| anyhow::Ok((read(cert)?, read(key)?))).transpose()?;
