@@ -83,7 +83,7 @@ fn capture(dir: &Path) {
 }
 
 fn keep(dir: &Path, name: &str, message: &Message) {
-    let Message { topic, retained, payload, content_type, user_properties } = message;
+    let Message { topic, retained, payload, content_type, user_properties, .. } = message;
     let captured = json!({"topic": topic, "retained": retained, "content_type": content_type,
         "user_properties": user_properties, "payload": payload});
     let text = format!("{}\n", serde_json::to_string_pretty(&captured).expect("JSON"));

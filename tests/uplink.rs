@@ -68,6 +68,8 @@ fn states_are_retained_and_a_stop_says_goodbye() {
         assert_eq!(got.payload[field], value);
         assert_eq!(got.payload["session"], session);
         assert_eq!(got.content_type.as_deref(), Some("application/json; charset=utf-8"));
+        let expires = got.expiry_s.is_some_and(|s| (1..=600).contains(&s));
+        assert_eq!(expires, topic.ends_with("heartbeat"), "{topic} {:?}", got.expiry_s);
     }
     let mut soc = broker.subscribe("vedette/v1/depot/gate-1/#");
     agent.health.camera_lost("north");

@@ -238,6 +238,8 @@ pub struct Message {
     pub payload: Value,
     /// MQTT content type.
     pub content_type: Option<String>,
+    /// Seconds until the broker lets go of it.
+    pub expiry_s: Option<u64>,
     /// MQTT user properties.
     pub user_properties: BTreeMap<String, String>,
 }
@@ -314,6 +316,7 @@ impl Message {
             retained: json["retain"] == 1,
             payload: serde_json::from_str(json["payload"].as_str().unwrap_or("")).unwrap_or(Value::Null),
             content_type: text(&properties["content-type"]),
+            expiry_s: properties["message-expiry-interval"].as_u64(),
             user_properties: properties["user-properties"]
                 .as_object()
                 .map(|o| o.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect())

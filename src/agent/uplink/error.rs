@@ -115,6 +115,9 @@ pub(super) fn network_error(e: ConnectionError) -> Result<io::Error, ConnectionE
     match e {
         ConnectionError::Io(e)
         | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(rumqttc::Error::Io(e))) => Ok(e),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            Ok(io::Error::new(io::ErrorKind::ConnectionAborted, "it was closed at the other end"))
+        }
         e => Err(e),
     }
 }

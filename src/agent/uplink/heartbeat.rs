@@ -23,6 +23,9 @@ use crate::contract::topics::{Channel, DeviceTopics};
 
 /// The broker waits so long before it calls the device offline: a connection that is made anew at once is no news.
 const WILL_DELAY_S: u32 = 5;
+/// A broker keeps a heartbeat for as long as so many of them take, and at least this long.
+const HEARTBEATS_KEPT: u32 = 10;
+const HEARTBEAT_KEPT_LEAST: Duration = Duration::from_secs(600);
 /// Changes are gathered for so long.
 const GATHER: Duration = Duration::from_secs(1);
 
@@ -172,12 +175,17 @@ impl Reporter {
         status.inspect_err(|e| log::debug!("no status of the outbox: {}", Chain(e))).ok()
     }
 
+    fn heartbeat_expires(&self) -> Duration {
+        (self.heartbeat_every * HEARTBEATS_KEPT).max(HEARTBEAT_KEPT_LEAST)
+    }
+
     pub(super) fn retained(&self, channel: &Channel, message: &impl Serialize) -> Message {
         Message {
             topic: self.topics.topic(channel),
             payload: to_json(message),
             retain: true,
-            expiry_s: None,
+            // Old ones would fill the queue of a consumer that is away, and one that stays would speak for a device that is gone.
+            expiry_s: (*channel == Channel::Heartbeat).then(|| self.heartbeat_expires().as_secs() as u32),
             content_type: CONTENT_TYPE,
             user_properties: Vec::new(),
         }

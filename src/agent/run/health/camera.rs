@@ -124,6 +124,11 @@ impl CameraRecord {
         })
     }
 
+    /// Whether video comes.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state().now, Some((CameraState::Running { .. }, ..)))
+    }
+
     /// Whether incidents open on it; whether that is news.
     pub fn armed(&self, arming: Arming) -> bool {
         let before = self.state().arming.replace(arming);

@@ -253,7 +253,7 @@ impl Health {
             let (eighths, percent) = (rate.eighths(), (interval.busy * 100.0).round());
             if rate < before {
                 log::warn!(
-                    "inference cannot keep up ({percent} % busy, {} of {} frames let go): the model is shown {eighths} of 8                      frames of every camera; classify fewer cameras, or see `vedette status` for what holds the machine back",
+                    "inference cannot keep up ({percent} % busy, {} of {} frames let go): the model is shown {eighths} of 8 frames of every camera; classify fewer cameras, or see `vedette status` for what holds the machine back",
                     interval.let_go,
                     interval.came
                 );
@@ -271,7 +271,9 @@ impl Health {
             self.version.send_modify(|v| *v += 1);
             match news {
                 Some(why) => log::error!(camera:% = id; "{id} is blind, nothing on it can be detected: {why}"),
-                None => log::info!(camera:% = id; "{id} is not blind any more, or gone"),
+                None if record.is_live() => log::info!(camera:% = id; "{id} is not blind any more"),
+                // That it is lost is said already, and says all.
+                None => {}
             }
         }
     }
