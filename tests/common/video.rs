@@ -22,12 +22,14 @@ pub fn convert(input: &Path, name: &str, args: &str) -> PathBuf {
 }
 
 fn ffmpeg(args: &[&str], out: &Path) {
-    let run = Command::new("ffmpeg")
-        .args(["-v", "error", "-y", "-nostdin"])
+    // One that hangs is not to be taken for us.
+    let run = Command::new("timeout")
+        .args(["--kill-after=5", "120", "ffmpeg", "-v", "error", "-y", "-nostdin"])
         .args(args)
         .arg(out)
         .output()
-        .expect("ffmpeg is installed (package ffmpeg)");
+        .expect("timeout is everywhere");
+    assert_ne!(run.status.code(), Some(124), "ffmpeg {args:?} did not end within two minutes");
     assert!(run.status.success(), "ffmpeg {args:?}: {}", String::from_utf8_lossy(&run.stderr));
 }
 
