@@ -532,7 +532,7 @@ pub struct MemoryOutbox {
     rows: Mutex<BTreeMap<u64, (OutboxRow, bool)>>,
     newest: Mutex<u64>,
     added: watch::Sender<u64>,
-    rewound: watch::Sender<(u64, u64)>,
+    rewound: watch::Sender<u64>,
 }
 
 impl MemoryOutbox {
@@ -544,11 +544,14 @@ impl MemoryOutbox {
             *newest += 1;
             let alert = alert(camera, queued);
             let id = alert.id;
-            rows.insert(*newest, (OutboxRow { seq: *newest, queued, attempts: 0, dispatch: alert.into() }, false));
+            rows.insert(
+                *newest,
+                (OutboxRow { seq: *newest, queued, attempts: 0, after: None, dispatch: alert.into() }, false),
+            );
             id
         });
         let ids = ids.collect();
-        self.added.send_modify(|v| *v += 1);
+        self.added.send_replace(*newest);
         ids
     }
 
@@ -582,7 +585,12 @@ impl MemoryOutbox {
 impl Outbox for MemoryOutbox {
     fn pending(&self, from: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
         let rows = self.lock();
-        Ok(rows.range(from..).filter(|(_, (_, sent))| !sent).take(limit).map(|(_, (r, _))| r.clone()).collect())
+        let unsent = || rows.values().filter(|(_, sent)| !sent).map(|(row, _)| row);
+        let after = |r: &OutboxRow| {
+            unsent().filter(|e| e.seq < r.seq && e.dispatch.subject() == r.dispatch.subject()).map(|e| e.seq).max()
+        };
+        let pending = unsent().filter(|r| r.seq >= from).take(limit);
+        Ok(pending.map(|r| OutboxRow { after: after(r), ..r.clone() }).collect())
     }
 
     fn range(&self, from: u64, to: u64, limit: usize) -> Result<Vec<OutboxRow>, OutboxError> {
@@ -607,11 +615,11 @@ impl Outbox for MemoryOutbox {
 
     fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError> {
         self.lock().range_mut(from..=to).for_each(|(_, (_, sent))| *sent = false);
-        self.rewound.send_modify(|(version, first)| (*version, *first) = (*version + 1, from));
+        self.rewound.send_modify(|version| *version += 1);
         Ok(())
     }
 
-    fn rewound(&self) -> watch::Receiver<(u64, u64)> {
+    fn rewound(&self) -> watch::Receiver<u64> {
         self.rewound.subscribe()
     }
 

@@ -94,7 +94,7 @@ impl From<AlertKind> for AlertType {
 /// CloudEvents `type` of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NoticeType {
-    /// Trouble has begun, or got worse.
+    /// Trouble has begun.
     #[serde(rename = "org.vedette.notice.raised.v1")]
     Raised,
     /// It is over.

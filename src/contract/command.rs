@@ -304,14 +304,21 @@ pub fn time(key: &str, text: &str) -> Result<Wall, NoRequest> {
         .map_err(|_| NoRequest(format!("{key} = {text:?} is no RFC 3339 time such as 2026-03-01T12:00:00Z")))
 }
 
+/// Tells the broker that it need not keep a message any more.
+pub type Receipt = Box<dyn FnOnce() + Send>;
+
 /// Where requests of the broker go and their statuses come from; `control` implements it, `uplink` is given it.
 pub trait CommandDesk: Send + Sync {
-    /// Takes a request; never blocks.
-    fn take(&self, id: &str, payload: &[u8]);
+    /// Takes a request; never blocks. `receipt` is to be called once it is durable: what has none comes again over the next
+    /// connection.
+    fn take(&self, id: &str, payload: &[u8], receipt: Receipt);
     /// Statuses that no broker has yet, at most `limit`. May block on the disk.
     fn unsaid(&self, limit: usize) -> Vec<CommandReport>;
     /// A broker has these. May block on the disk.
     fn said(&self, reports: &[CommandReport]);
+    /// A broker does not take this one, whose answer is too large for it: a shorter one is to be said. May block on the
+    /// disk.
+    fn unsayable(&self, report: &CommandReport, why: &str);
     /// Its version grows whenever there may be statuses to say.
     fn changed(&self) -> watch::Receiver<u64>;
 }

@@ -75,7 +75,7 @@ impl Trouble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
-    /// It has begun, or got worse.
+    /// It has begun.
     Raised,
     /// It is over.
     Cleared,

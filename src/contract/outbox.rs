@@ -81,6 +81,8 @@ pub struct OutboxRow {
     pub queued: Wall,
     /// How often it was handed to a broker already.
     pub attempts: u32,
+    /// The last row of the same incident before it that no broker is known to have (told of pending rows).
+    pub after: Option<u64>,
     /// What to say.
     pub dispatch: Dispatch,
 }
@@ -129,15 +131,15 @@ pub trait Outbox: Send + Sync {
     fn confirm(&self, consumer: &str, seq: u64) -> Result<(), OutboxError>;
     /// Rows from `from` to `to` that are still kept go to a broker again, as history.
     fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError>;
-    /// A version and the first row that [`Outbox::resend`] named last; `changed()` on it is the wake-up.
-    fn rewound(&self) -> tokio::sync::watch::Receiver<(u64, u64)>;
+    /// A version that grows with every [`Outbox::resend`]; `changed()` on it is the wake-up.
+    fn rewound(&self) -> tokio::sync::watch::Receiver<u64>;
     /// The state of the queue.
     fn status(&self) -> Result<OutboxStatus, OutboxError>;
     /// The newest row that was added, 0 before the first; `changed()` on it is the wake-up.
     fn added(&self) -> tokio::sync::watch::Receiver<u64>;
-    /// Alerts that could not be stored and are to be sent once, without a number; they are not kept. `added` wakes for
+    /// Messages that could not be stored and are to be sent once, without a number; they are not kept. `added` wakes for
     /// them too. They come again as rows, with the same id, if the disk comes back. Does not block.
-    fn take_volatile(&self) -> Vec<Alert> {
+    fn take_volatile(&self) -> Vec<Dispatch> {
         Vec::new()
     }
 }

@@ -17,6 +17,9 @@ use super::pixels::{self, PixelsError, Rgb};
 use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
 
+/// Of small pictures: one of much detail is worth a worse quality.
+const SMALL_QUALITIES: [u8; 4] = [75, 55, 35, 15];
+
 /// A decoded picture in full size, upright.
 #[derive(Debug, Clone)]
 pub struct Picture {
@@ -42,8 +45,8 @@ impl Picture {
         self.rotation.turned(self.info.width(), self.info.height()).1
     }
 
-    /// As a JPEG of this quality, 1 to 100, no wider than `width`.
-    pub fn to_small_jpeg(&self, width: u32, quality: u8) -> Result<SmallJpeg, PixelsError> {
+    /// As a JPEG no wider than `width` and of `most` bytes: the best that is, none if even a bad one is larger.
+    pub fn to_small_jpeg(&self, width: u32, most: usize) -> Result<Option<SmallJpeg>, PixelsError> {
         let failed = |reason: String| self.no_jpeg(reason);
         let rgb = self.rgb()?;
         let (to_width, to_height) = match rgb.width > width {
@@ -55,8 +58,13 @@ impl Picture {
         let mut small = Image::new(to_width, to_height, PixelType::U8x3);
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
         Resizer::new().resize(&from, &mut small, &options).map_err(|e| failed(e.to_string()))?;
-        let data = self.encode(small.buffer(), (to_width, to_height), quality)?;
-        Ok(SmallJpeg { width: to_width, height: to_height, data })
+        for quality in SMALL_QUALITIES {
+            let data = self.encode(small.buffer(), (to_width, to_height), quality)?;
+            if data.len() <= most {
+                return Ok(Some(SmallJpeg { width: to_width, height: to_height, data }));
+            }
+        }
+        Ok(None)
     }
 
     /// As a JPEG of this quality, 1 to 100.

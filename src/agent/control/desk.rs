@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::agent::store::{CommandRow, Store, StoreError};
+use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, Mono, Wall};
-use crate::base::error::Chain;
+use crate::base::error::{Chain, Retry};
 use crate::base::progress::Beat;
 use crate::base::queue::{Full, Popped, Queue};
 use crate::base::stop::StopToken;
 use crate::contract::command::{
-    Command, CommandDesk, CommandOutcome, CommandReport, CommandSink, CommandState, NoRequest, Order,
+    Command, CommandDesk, CommandOutcome, CommandReport, CommandSink, CommandState, NoRequest, Order, Receipt,
 };
 
 /// Requests that may wait to be looked at.
@@ -28,9 +29,12 @@ const HEARD: usize = 1024;
 const BURST: u32 = 20;
 /// And from then on one in so long.
 const ONE_IN: Duration = Duration::from_secs(1);
-/// Largest result that is said, in bytes of JSON; with the rest it stays below what brokers take.
-const RESULT_BYTES: usize = 192 * 1024;
+/// Largest result that is said, in bytes of JSON: with the rest below the contract's 64 KiB.
+const RESULT_BYTES: usize = 56 * 1024;
 const IDLE: Duration = Duration::from_millis(500);
+/// A store that refuses is asked again after so long, and then after longer.
+const AGAIN_FIRST: Duration = Duration::from_millis(200);
+const AGAIN_MOST: Duration = Duration::from_secs(5);
 
 /// See the module's doc. Clones share it.
 #[derive(Clone)]
@@ -44,6 +48,7 @@ struct Incoming {
     id: String,
     /// None: too many wait.
     payload: Option<Vec<u8>>,
+    receipt: Receipt,
 }
 
 impl Desk {
@@ -61,10 +66,12 @@ impl Desk {
 }
 
 impl CommandDesk for Desk {
-    fn take(&self, id: &str, payload: &[u8]) {
+    fn take(&self, id: &str, payload: &[u8], receipt: Receipt) {
         let payload = (self.waiting.len() < WAITING).then(|| payload.to_vec());
-        if self.waiting.push(Incoming { id: id.to_owned(), payload }).is_err() {
-            log::warn!("command {id} is not taken: far too many wait, or the device is stopping; send it again");
+        if self.waiting.push(Incoming { id: id.to_owned(), payload, receipt }).is_err() {
+            log::warn!(
+                "command {id} is not taken now: far too many wait, or the device is stopping; the broker keeps it"
+            );
         }
     }
 
@@ -79,6 +86,20 @@ impl CommandDesk for Desk {
         let said = reports.iter().map(|r| (r.id.clone(), r.state)).collect();
         if let Err(e) = self.store.commands_said(said) {
             log::debug!("statuses of commands will be said again: {}", Chain(&e));
+        }
+    }
+
+    fn unsayable(&self, report: &CommandReport, why: &str) {
+        let why = format!("it was done, but its answer was not said: {why}");
+        let short = CommandReport { state: CommandState::Failed, reason: Some(why), result: None, ..report.clone() };
+        match self.store.reader().command(&report.id) {
+            Ok(Some(row)) => {
+                if let Err(e) = self.put(short, row.asked.as_bytes(), row.received) {
+                    log::error!("command {}: {}", report.id, Chain(&e));
+                }
+            }
+            Ok(None) => {}
+            Err(e) => log::error!("command {}: {}", report.id, Chain(&e)),
         }
     }
 
@@ -103,27 +124,35 @@ impl Clerk {
     /// Until stopped.
     pub fn run(self, stop: &StopToken, beat: &Beat) {
         match self.desk.store.reader().open_commands() {
-            Ok(rows) => rows.into_iter().for_each(|row| self.go_on_with(row)),
+            Ok(rows) => rows.into_iter().for_each(|row| self.go_on_with(row, stop, beat)),
             Err(e) => log::error!("commands of before the start are not gone on with: {}", Chain(&e)),
         }
         let mut bucket = Bucket::full(self.clock.now());
         while !stop.is_stopped() {
             beat.beat();
-            if let Popped::Item(Incoming { id, payload }) = self.desk.waiting.pop(IDLE) {
+            if let Popped::Item(Incoming { id, payload, receipt }) = self.desk.waiting.pop(IDLE) {
                 let payload = payload.filter(|_| bucket.take(self.clock.now()));
-                if let Err(e) = self.receive(&id, payload.as_deref()) {
-                    log::error!("command {id} is not carried out, send it again: {}", Chain(&e));
+                let persist = Persist { stop, beat };
+                match persist.until_done(&id, || self.begin(&id, payload.as_deref())) {
+                    None => continue,
+                    Some(begun) => {
+                        receipt();
+                        if let Some((order, received)) = begun {
+                            self.carry_out(&id, payload.as_deref().unwrap_or_default(), order, received, &persist);
+                        }
+                    }
                 }
             }
         }
         beat.end();
     }
 
-    /// A request; without what was asked: one too many.
-    fn receive(&self, id: &str, payload: Option<&[u8]>) -> Result<(), StoreError> {
+    /// Remembers a request; without what was asked: one too many. What is to be done, if anything.
+    fn begin(&self, id: &str, payload: Option<&[u8]>) -> Result<Option<(Order, Wall)>, StoreError> {
         if let Some(known) = self.desk.store.reader().command(id)? {
             // Said again, not done again.
-            return self.desk.put(known.report, known.asked.as_bytes(), known.received);
+            self.desk.put(known.report, known.asked.as_bytes(), known.received)?;
+            return Ok(None);
         }
         let now = self.clock.wall();
         let report = |state, reason: Option<String>| CommandReport {
@@ -136,12 +165,12 @@ impl Clerk {
         match self.acceptable(payload) {
             Err(NoRequest(why)) => {
                 log::warn!("command {id} rejected: {why}");
-                self.desk.put(report(CommandState::Rejected, Some(why)), &[], now)
+                self.desk.put(report(CommandState::Rejected, Some(why)), &[], now)?;
+                Ok(None)
             }
             Ok(order) => {
-                let asked = payload.unwrap_or_default();
-                self.desk.put(report(CommandState::InProgress, None), asked, now)?;
-                self.carry_out(id, asked, order, now)
+                self.desk.put(report(CommandState::InProgress, None), payload.unwrap_or_default(), now)?;
+                Ok(Some((order, now)))
             }
         }
     }
@@ -153,50 +182,43 @@ impl Clerk {
         };
         let order = Order::parse(payload)?;
         match order.expires {
-            Some(expires) if self.is_past(expires) => {
+            Some(expires) if (self.knows_time_of_day)() && expires <= self.clock.wall() => {
                 Err(NoRequest(format!("expired at {}; it is {} here", expires.rfc3339(), self.clock.wall().rfc3339())))
+            }
+            // It may have waited at the broker for days.
+            Some(_) if !(self.knows_time_of_day)() => {
+                let why = "it expires, and this device does not know the time of day yet";
+                Err(NoRequest(format!("{why}: send it again under another id, later or without expires_at")))
             }
             _ => Ok(order),
         }
     }
 
-    fn is_past(&self, expires: Wall) -> bool {
-        (self.knows_time_of_day)() && expires <= self.clock.wall()
-    }
-
     /// What an earlier run had begun.
-    fn go_on_with(&self, row: CommandRow) {
-        let (id, asked) = (row.report.id.clone(), row.asked.as_bytes());
-        let ended = |state, reason: &str, result| CommandReport {
-            id: id.clone(),
-            state,
-            reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
-            result,
-            since: self.clock.wall().rfc3339(),
+    fn go_on_with(&self, row: CommandRow, stop: &StopToken, beat: &Beat) {
+        let (id, asked, persist) = (&row.report.id, row.asked.as_bytes(), Persist { stop, beat });
+        let end = |state, reason: &str| {
+            let reason = Some(reason.to_owned()).filter(|r| !r.is_empty());
+            self.end(id, asked, row.received, (state, reason, None), &persist);
         };
-        let done = match Order::parse(asked) {
-            Err(NoRequest(why)) => self.desk.put(ended(CommandState::Failed, &why, None), asked, row.received),
-            Ok(Order { command: Command::Restart {}, .. }) => {
-                self.desk.put(ended(CommandState::Succeeded, "", None), asked, row.received)
+        let is_past = |expires| (self.knows_time_of_day)() && expires <= self.clock.wall();
+        match Order::parse(asked) {
+            Err(NoRequest(why)) => end(CommandState::Failed, &why),
+            Ok(Order { command: Command::Restart {}, .. }) => end(CommandState::Succeeded, ""),
+            Ok(order) if order.expires.is_some_and(is_past) => {
+                end(CommandState::TimedOut, "it expired while the device was off");
             }
-            Ok(order) if order.expires.is_some_and(|e| self.is_past(e)) => {
-                let why = "it expired while the device was off";
-                self.desk.put(ended(CommandState::TimedOut, why, None), asked, row.received)
-            }
-            Ok(order) => self.carry_out(&id, asked, order, row.received),
-        };
-        if let Err(e) = done {
-            log::error!("command {id}: {}", Chain(&e));
+            Ok(order) => self.carry_out(id, asked, order, row.received, &persist),
         }
     }
 
-    fn carry_out(&self, id: &str, asked: &[u8], order: Order, received: Wall) -> Result<(), StoreError> {
+    fn carry_out(&self, id: &str, asked: &[u8], order: Order, received: Wall, persist: &Persist<'_>) {
         let who = order.requested_by.as_deref().unwrap_or("nobody named");
         let restarts = order.command == (Command::Restart {});
         let outcome = self.sink.submit(&format!("mqtt, command {id}, {who}"), order.command);
-        let (state, reason, result) = match outcome {
+        let ended = match outcome {
             // Done when the daemon is there again.
-            CommandOutcome::Accepted { .. } if restarts => return Ok(()),
+            CommandOutcome::Accepted { .. } if restarts => return,
             CommandOutcome::Accepted { incident, result } => {
                 let result = result.or_else(|| incident.map(|i| serde_json::json!({ "incident": i })));
                 match result {
@@ -209,8 +231,54 @@ impl Clerk {
             CommandOutcome::Rejected { reason } => (CommandState::Rejected, Some(reason), None),
             CommandOutcome::Failed { reason } => (CommandState::Failed, Some(reason), None),
         };
+        self.end(id, asked, received, ended, persist);
+    }
+
+    /// Makes durable how it ended, before anything else is begun: what is not known to have ended is done again at the next
+    /// start, and must not undo what came after it.
+    fn end(
+        &self,
+        id: &str,
+        asked: &[u8],
+        received: Wall,
+        (state, reason, result): (CommandState, Option<String>, Option<serde_json::Value>),
+        persist: &Persist<'_>,
+    ) {
         let since = self.clock.wall().rfc3339();
-        self.desk.put(CommandReport { id: id.to_owned(), state, reason, result, since }, asked, received)
+        let report = CommandReport { id: id.to_owned(), state, reason, result, since };
+        persist.until_done(id, || self.desk.put(report.clone(), asked, received));
+    }
+}
+
+/// Asks a store that does not answer now again and again.
+struct Persist<'a> {
+    stop: &'a StopToken,
+    beat: &'a Beat,
+}
+
+impl Persist<'_> {
+    /// None: it cannot be done, or not before the stop.
+    fn until_done<T>(&self, id: &str, mut attempt: impl FnMut() -> Result<T, StoreError>) -> Option<T> {
+        let mut delays = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
+        let mut said = false;
+        loop {
+            self.beat.beat();
+            match attempt() {
+                Ok(done) => return Some(done),
+                Err(e) if e.retry() == Retry::Later => {
+                    if !std::mem::replace(&mut said, true) {
+                        log::error!("command {id} waits for the store: {}", Chain(&e));
+                    }
+                }
+                Err(e) => {
+                    log::error!("command {id}: {}", Chain(&e));
+                    return None;
+                }
+            }
+            if self.stop.wait(delays.next_delay()) {
+                return None;
+            }
+        }
     }
 }
 

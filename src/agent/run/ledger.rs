@@ -19,8 +19,6 @@ use crate::contract::alert::Thumbnail;
 const JPEG_QUALITY: u8 = 85;
 /// Pixels.
 const THUMBNAIL_WIDTH: u32 = 320;
-/// A picture of much detail is worth a worse quality.
-const THUMBNAIL_QUALITIES: [u8; 3] = [70, 45, 20];
 /// In base64 that makes 32 KiB: with the rest of the alert well below the contract's 64 KiB.
 const THUMBNAIL_MOST_BYTES: usize = 24 * 1024;
 
@@ -99,15 +97,10 @@ impl Snapshots for CapturedPictures {
     }
 }
 
-/// The best that is small enough.
 fn thumbnail(picture: &Picture) -> Result<Option<Thumbnail>, PixelsError> {
-    for quality in THUMBNAIL_QUALITIES {
-        let SmallJpeg { width, height, data } = picture.to_small_jpeg(THUMBNAIL_WIDTH, quality)?;
-        if data.len() <= THUMBNAIL_MOST_BYTES {
-            return Ok(Some(Thumbnail { width, height, jpeg_base64: STANDARD.encode(data) }));
-        }
-    }
-    Ok(None)
+    let small = picture.to_small_jpeg(THUMBNAIL_WIDTH, THUMBNAIL_MOST_BYTES)?;
+    let encoded = |SmallJpeg { width, height, data }| Thumbnail { width, height, jpeg_base64: STANDARD.encode(data) };
+    Ok(small.map(encoded))
 }
 
 /// The store's audit trail as control writes it.

@@ -28,10 +28,12 @@ use crate::contract::outbox::{Outbox, OutboxError};
 
 /// A snapshot that is sent is at most so wide,
 const SNAPSHOT_WIDTH: u32 = 640;
-/// and of this JPEG quality.
-const SNAPSHOT_QUALITY: u8 = 75;
+/// and of so many bytes of JPEG: in base64 they fit into an answer.
+const SNAPSHOT_MOST_BYTES: usize = 38 * 1024;
 /// Entries of the audit trail in a diagnosis.
 const AUDIT_ENTRIES: u32 = 50;
+/// Characters of each that are told: all must fit into one message.
+const AUDIT_CHARS: usize = 200;
 
 /// See the module's doc.
 pub struct Live {
@@ -119,8 +121,9 @@ impl Device for Live {
             Refusal::Failed(format!("there is no picture of {camera}: it is not live, or is not classified"))
         })?;
         let small = picture
-            .to_small_jpeg(SNAPSHOT_WIDTH, SNAPSHOT_QUALITY)
-            .map_err(|e| Refusal::Failed(format!("no JPEG of {camera}: {}", Chain(&e))))?;
+            .to_small_jpeg(SNAPSHOT_WIDTH, SNAPSHOT_MOST_BYTES)
+            .map_err(|e| Refusal::Failed(format!("no JPEG of {camera}: {}", Chain(&e))))?
+            .ok_or_else(|| Refusal::Failed(format!("no JPEG of {camera} is small enough for a message")))?;
         Ok(json!({
             "camera": camera,
             "time": self.parts.clock.wall_at(picture.at).rfc3339(),
@@ -209,13 +212,19 @@ impl Device for Live {
     fn diagnostics(&self) -> Value {
         let p = &self.parts;
         let troubles = p.store.reader().troubles().unwrap_or_default();
+        let mut audit = p.store.reader().audit(AUDIT_ENTRIES).unwrap_or_default();
+        for text in audit.iter_mut().flat_map(|entry| [&mut entry.who, &mut entry.what]) {
+            if let Some((end, _)) = text.char_indices().nth(AUDIT_CHARS) {
+                text.truncate(end);
+            }
+        }
         let (_, overrides) = &*self.in_force.lock().expect("nothing panics while it holds the config");
         json!({
             "status": p.health.status(),
             "troubles": troubles,
             "overrides": overrides,
             "store": p.store.counters(),
-            "audit": p.store.reader().audit(AUDIT_ENTRIES).unwrap_or_default(),
+            "audit": audit,
         })
     }
 }

@@ -41,7 +41,7 @@ struct Present<'a> {
 }
 
 /// What is so now that would be trouble, with words for a person.
-fn signs(p: &Present<'_>, before: Option<&StoreCounters>) -> BTreeMap<Key, String> {
+fn signs(p: &Present<'_>, before: &StoreCounters) -> BTreeMap<Key, String> {
     let mut found = BTreeMap::new();
     for c in p.cameras {
         let camera = Some(c.camera.clone());
@@ -66,15 +66,13 @@ fn signs(p: &Present<'_>, before: Option<&StoreCounters>) -> BTreeMap<Key, Strin
     if !p.knows_time_of_day {
         device(Trouble::ClockUnset, "the clock has not been set since the start: no time server was reached".into());
     }
-    if let Some(before) = before {
-        let clips = p.store.expired_undelivered.saturating_sub(before.expired_undelivered);
-        if clips > 0 {
-            device(Trouble::ClipsDeleted, format!("{clips} clips were deleted before their alerts were confirmed"));
-        }
-        let alerts = p.store.given_up.saturating_sub(before.given_up);
-        if alerts > 0 {
-            device(Trouble::AlertsGivenUp, format!("{alerts} alerts were let go that nobody had confirmed"));
-        }
+    let clips = p.store.expired_undelivered.saturating_sub(before.expired_undelivered);
+    if clips > 0 {
+        device(Trouble::ClipsDeleted, format!("{clips} clips were deleted before their alerts were confirmed"));
+    }
+    let alerts = p.store.given_up.saturating_sub(before.given_up);
+    if alerts > 0 {
+        device(Trouble::AlertsGivenUp, format!("{alerts} alerts were let go that nobody had confirmed"));
     }
     found
 }
@@ -172,7 +170,8 @@ impl Watcher {
             Ok(raised) => watch.raised = raised.into_iter().collect(),
             Err(e) => log::warn!("notices of an earlier run may not be cleared: {}", Chain(&e)),
         }
-        let mut before = None;
+        // From the start on: what it let go of is a loss too.
+        let mut before = StoreCounters::default();
         while !stop.is_stopped() {
             beat.beat();
             let (report, cameras, store) = (self.health.report(), self.health.cameras(), self.store.counters());
@@ -184,8 +183,8 @@ impl Watcher {
                 min_free_bytes: self.store.limits().min_free_bytes,
                 knows_time_of_day: self.health.knows_time_of_day(),
             };
-            let signs = signs(&present, before.as_ref());
-            before = Some(store);
+            let signs = signs(&present, &before);
+            before = store;
             let now = self.clock.now();
             for (key, found) in watch.step(now, &signs) {
                 let found = found.as_ref().map(|(words, since)| (words.as_str(), now.since(*since)));
@@ -288,7 +287,7 @@ mod tests {
             knows_time_of_day: false,
         };
         let before = StoreCounters { given_up: 2, expired_undelivered: 2, ..StoreCounters::default() };
-        let found = signs(&present, Some(&before));
+        let found = signs(&present, &before);
         let key = |camera: Option<&str>, trouble| (camera.map(str::to_owned), trouble);
         let expected = [
             key(None, Trouble::StorageFailing),

@@ -71,7 +71,7 @@ impl<'a> Apply<'a> {
                 )
                 .map(|_| ())
                 .map_err(sql("write the audit trail", self.path)),
-            Order::Trouble { camera, trouble, found } => self.trouble(camera.as_deref(), *trouble, found.as_ref()),
+            Order::Trouble { camera, trouble, found } => self.trouble(camera.as_deref(), *trouble, found.clone()),
             Order::Command(row) => self.command(row),
             Order::CommandsSaid(said) => self.commands_said(said),
             Order::Verdict(verdict) => self.verdict(verdict),
@@ -90,8 +90,7 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let lost = kind == AlertKind::Opened && self.intend_clip(incident.id, &record.clip)?;
-        let message = volatile::message_id(incident.id, kind, record.times.event);
-        self.alert_as(message, kind, incident.id, record.times.event)?;
+        self.alert_as(volatile::message_of(record), kind, incident.id, record.times.event)?;
         if lost { self.alert(AlertKind::ClipLost, incident.id, record.times.event) } else { Ok(()) }
     }
 
@@ -265,7 +264,13 @@ impl<'a> Apply<'a> {
         self.alert_as(new_id(self.clock.wall()), kind, incident, event)
     }
 
-    fn alert_as(&mut self, id: Uuid, kind: AlertKind, incident: Uuid, event: Wall) -> Result<(), StoreError> {
+    pub(super) fn alert_as(
+        &mut self,
+        id: Uuid,
+        kind: AlertKind,
+        incident: Uuid,
+        event: Wall,
+    ) -> Result<(), StoreError> {
         let alert = self.alert_of(id, kind, incident, event)?;
         self.queue(&alert.into())
     }

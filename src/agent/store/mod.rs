@@ -61,7 +61,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -69,10 +69,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::agent::incident::new_id;
 use crate::base::clock::{Clock, Wall};
 use crate::base::queue::{PushError, Queue};
 use crate::contract::alert::{ClockState, ModelRef, Place, Severity};
-use crate::contract::notice::Trouble;
+use crate::contract::notice::{NoticeKind, Trouble};
+use crate::contract::outbox::Dispatch;
 
 pub use check::{CheckReport, ClipFault, Repair, check, complaints, condemn};
 pub use commands::{CommandRow, StoredVerdict, VerdictCounts, VerdictRow};
@@ -86,6 +88,7 @@ pub use uploads::{BY_POLICY, PartsSent, PendingUpload, StoredUpload, UploadCount
 pub use writer::Writer;
 
 use order::{Envelope, Order};
+use troubles::Raised;
 use volatile::Volatile;
 
 /// Orders that may wait for the writer. At a few incidents a minute this is hours of a stuck disk.
@@ -207,11 +210,13 @@ struct Shared {
     queue: Queue<Envelope>,
     /// Records that wait in the writer for a disk that refuses them.
     kept: AtomicUsize,
+    /// The disk did not take the last that was to be written.
+    failing: AtomicBool,
     counters: Counters,
     /// Newest sequence number of the outbox; moved on after the commit.
     added: watch::Sender<u64>,
-    /// Rows from here on may be to be sent again, with a version.
-    rewound: watch::Sender<(u64, u64)>,
+    /// Grows when rows are to be sent again.
+    rewound: watch::Sender<u64>,
     /// What may be kept.
     limits: RwLock<Limits>,
     /// Alerts that the disk refuses, on their way past it.
@@ -225,9 +230,13 @@ impl Shared {
     /// Sends an alert out that is not stored, and may never be.
     fn pass_by(&self, record: &IncidentRecord) {
         if self.context.outbox != OutboxPolicy::LocalOnly {
-            self.volatile.push(volatile::alert_of(record, &self.context));
-            self.added.send_modify(|_| {});
+            self.pass(volatile::alert_of(record, &self.context).into());
         }
+    }
+
+    fn pass(&self, message: Dispatch) {
+        self.volatile.push(message);
+        self.added.send_modify(|_| {});
     }
 
     fn limits(&self) -> Limits {
@@ -264,12 +273,23 @@ impl Store {
     }
 
     /// Queues that a camera (or, without one, the device) is in trouble, with words for a person and for how long it has
-    /// been, or with `None` that it is not; never blocks. What the store knows already changes nothing, so that it can be said again, also after a
-    /// restart. Its notice is written in the same transaction. False: say it again later.
+    /// been, or with `None` that it is not; never blocks. What the store knows already changes nothing, so that it can be
+    /// said again, also after a restart. Its notice is written in the same transaction; while the disk fails it goes out
+    /// from memory besides. False: say it again later.
     pub fn trouble(&self, camera: Option<&str>, trouble: Trouble, found: Option<(&str, Duration)>) -> bool {
-        let found = found.map(|(detail, ago)| (detail.to_owned(), self.wall() - ago));
+        let now = self.wall();
+        let raised =
+            |(detail, ago): (&str, Duration)| Raised { id: new_id(now), detail: detail.into(), since: now - ago };
+        let found = found.map(raised);
+        if let Some(raised) = found.clone()
+            && self.is_failing()
+            && self.0.context.outbox != OutboxPolicy::LocalOnly
+        {
+            let notice = troubles::notice(&self.0.context, NoticeKind::Raised, (camera, trouble), raised, now);
+            self.0.pass(notice.into());
+        }
         let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, found };
-        !self.is_failing() && self.0.queue.push(Envelope { order, answer: None }).is_ok()
+        self.0.queue.push(Envelope { order, answer: None }).is_ok()
     }
 
     /// Makes durable that a clip is being recorded; call it before the file exists. Blocks until committed.
@@ -334,7 +354,7 @@ impl Store {
 
     /// Whether records wait because the disk refuses them.
     pub fn is_failing(&self) -> bool {
-        self.0.kept.load(Ordering::Acquire) > 0
+        self.0.failing.load(Ordering::Acquire)
     }
 
     fn wall(&self) -> Wall {

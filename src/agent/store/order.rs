@@ -10,6 +10,7 @@ use crate::contract::alert::{ClockState, Thumbnail};
 use crate::contract::command::CommandState;
 use crate::contract::notice::Trouble;
 
+use super::troubles::Raised;
 use super::uploads::UploadStep;
 use super::{CommandRow, StoreError, VerdictRow};
 
@@ -121,8 +122,8 @@ pub(super) enum Order {
     Trouble {
         camera: Option<String>,
         trouble: Trouble,
-        /// Words for a person, and since when; none: it is over.
-        found: Option<(String, Wall)>,
+        /// None: it is over.
+        found: Option<Raised>,
     },
     Command(CommandRow),
     CommandsSaid(Vec<(String, CommandState)>),

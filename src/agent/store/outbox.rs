@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::base::clock::Wall;
-use crate::contract::alert::{Alert, ClockState};
+use crate::contract::alert::ClockState;
 use crate::contract::outbox::{Dispatch, Outbox, OutboxError, OutboxRow, OutboxStatus};
 
 use super::age::{self, Made, Present};
@@ -306,10 +306,13 @@ pub(super) fn rows(
     let fail = sql("read the outbox", path);
     // Two statements, so that the partial index serves the one that runs all the time.
     let query = if unsent_only {
-        "SELECT seq, queued_ms, attempts, alert FROM outbox
+        "SELECT seq, queued_ms, attempts, alert,
+                (SELECT max(e.seq) FROM outbox e
+                 WHERE e.route = o.route AND e.incident = o.incident AND e.seq < o.seq AND e.sent_ms IS NULL)
+         FROM outbox o
          WHERE route = ?1 AND seq BETWEEN ?2 AND ?3 AND sent_ms IS NULL ORDER BY seq LIMIT ?4"
     } else {
-        "SELECT seq, queued_ms, attempts, alert FROM outbox
+        "SELECT seq, queued_ms, attempts, alert, NULL FROM outbox
          WHERE route = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT ?4"
     };
     let mut statement = conn.prepare_cached(query).map_err(fail)?;
@@ -318,9 +321,10 @@ pub(super) fn rows(
         .map_err(fail)?;
     found
         .map(|row| {
-            let (seq, queued, attempts, json) = row.map_err(fail)?;
+            let (seq, queued, attempts, json, after) = row.map_err(fail)?;
             let dispatch = serde_json::from_str(&json).map_err(|e| malformed(path, e))?;
-            Ok(OutboxRow { seq: seq as u64, queued: Wall::from_unix_ms(queued), attempts, dispatch })
+            let after = after.map(|seq| seq as u64);
+            Ok(OutboxRow { seq: seq as u64, queued: Wall::from_unix_ms(queued), attempts, after, dispatch })
         })
         .collect()
 }
@@ -335,8 +339,8 @@ pub(super) fn read_all(conn: &Connection, path: &Path) -> Result<u64, StoreError
     }
 }
 
-fn raw_row(r: &Row<'_>) -> rusqlite::Result<(i64, i64, u32, String)> {
-    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+fn raw_row(r: &Row<'_>) -> rusqlite::Result<(i64, i64, u32, String, Option<i64>)> {
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))
 }
 
 /// The state of the queue, of one instant.
@@ -425,11 +429,11 @@ impl Outbox for Store {
 
     fn resend(&self, from: u64, to: u64) -> Result<(), OutboxError> {
         self.ask("send alerts again", Order::Resend { from, to }).map_err(outbox_error("send alerts again"))?;
-        self.0.rewound.send_modify(|(version, first)| (*version, *first) = (*version + 1, from));
+        self.0.rewound.send_modify(|version| *version += 1);
         Ok(())
     }
 
-    fn rewound(&self) -> watch::Receiver<(u64, u64)> {
+    fn rewound(&self) -> watch::Receiver<u64> {
         self.0.rewound.subscribe()
     }
 
@@ -441,7 +445,7 @@ impl Outbox for Store {
         self.0.added.subscribe()
     }
 
-    fn take_volatile(&self) -> Vec<Alert> {
+    fn take_volatile(&self) -> Vec<Dispatch> {
         self.0.volatile.take()
     }
 }

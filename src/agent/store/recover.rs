@@ -11,6 +11,7 @@ use crate::contract::alert::AlertKind;
 use super::StoreError;
 use super::apply::Apply;
 use super::error::sql;
+use super::volatile;
 
 /// `close_reason` of an incident whose daemon was killed.
 const INTERRUPTED: &str = "interrupted";
@@ -42,7 +43,9 @@ pub(super) fn interrupted(apply: &mut Apply<'_>) -> Result<Interrupted, StoreErr
         conn.execute("UPDATE incidents SET state = 'closed', close_reason = ?2 WHERE id = ?1", [&id, INTERRUPTED])
             .map_err(fail)?;
         let id = super::reader::uuid(path, &id)?;
-        apply.alert(AlertKind::Closed, id, Wall::from_unix_ms(end_ms))?;
+        let end = Wall::from_unix_ms(end_ms);
+        // Its end may have gone out from memory, while the disk failed: it is the same message.
+        apply.alert_as(volatile::message_id(id, AlertKind::Closed, end), AlertKind::Closed, id, end)?;
         found.incidents.push(id);
     }
 

@@ -23,7 +23,8 @@ const LOCK_FILE: &str = "vedette.lock";
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const MIGRATIONS: &[M<'static>] = &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC), M::up(UPLOADS)];
+const MIGRATIONS: &[M<'static>] =
+    &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC), M::up(UPLOADS), M::up(ORDER)];
 
 const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
@@ -244,6 +245,11 @@ const UPLOADS: &str = "
     ) STRICT;
     CREATE INDEX uploads_unfinished ON uploads (incident) WHERE state IN ('queued', 'uploading');
     ";
+
+/// What of one incident has not gone out yet, so that nothing of it overtakes the rest.
+const ORDER: &str = "
+CREATE INDEX outbox_pending_of ON outbox (route, incident, seq) WHERE sent_ms IS NULL;
+";
 
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {

@@ -4,20 +4,48 @@
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::agent::incident::new_id;
 use crate::base::clock::Wall;
 use crate::contract::notice::{Notice, NoticeKind, Trouble, TroubleReport};
 
-use super::StoreError;
 use super::apply::Apply;
 use super::error::sql;
 use super::reader::{self, Reader};
+use super::{DeviceContext, StoreError, volatile};
 
 /// A row of the table.
-struct Raised {
-    id: Uuid,
-    detail: String,
-    since: Wall,
+#[derive(Debug, Clone)]
+pub(super) struct Raised {
+    pub id: Uuid,
+    /// Words for a person.
+    pub detail: String,
+    pub since: Wall,
+}
+
+/// What tells of it.
+pub(super) fn notice(
+    context: &DeviceContext,
+    kind: NoticeKind,
+    (camera, trouble): (Option<&str>, Trouble),
+    raised: Raised,
+    now: Wall,
+) -> Notice {
+    Notice {
+        id: volatile::derived_id(raised.id, &format!("{kind:?}")),
+        kind,
+        event_time_unix_ms: now,
+        clock: (context.clock_state)(),
+        severity: trouble.severity(),
+        place: context.labels.place(camera),
+        notice: TroubleReport {
+            id: raised.id,
+            site: context.site.clone(),
+            device: context.device.clone(),
+            camera: camera.map(str::to_owned),
+            trouble,
+            detail: raised.detail,
+            since: raised.since.rfc3339(),
+        },
+    }
 }
 
 impl Apply<'_> {
@@ -26,14 +54,13 @@ impl Apply<'_> {
         &mut self,
         camera: Option<&str>,
         trouble: Trouble,
-        found: Option<&(String, Wall)>,
+        found: Option<Raised>,
     ) -> Result<(), StoreError> {
         let raised = self.raised(camera, trouble)?;
         let key = params![camera.unwrap_or_default(), trouble.as_str()];
         match (raised, found) {
             (None, None) | (Some(_), Some(_)) => Ok(()),
-            (None, Some((detail, since))) => {
-                let raised = Raised { id: new_id(self.wall()), detail: detail.clone(), since: *since };
+            (None, Some(raised)) => {
                 self.conn()
                     .execute(
                         "INSERT INTO troubles (id, camera, trouble, detail, since_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -41,7 +68,7 @@ impl Apply<'_> {
                             raised.id.to_string(),
                             camera.unwrap_or_default(),
                             trouble.as_str(),
-                            detail,
+                            raised.detail,
                             raised.since.unix_ms()
                         ],
                     )
@@ -81,24 +108,7 @@ impl Apply<'_> {
         trouble: Trouble,
         raised: Raised,
     ) -> Result<(), StoreError> {
-        let (context, now) = (self.context(), self.wall());
-        let notice = Notice {
-            id: new_id(now),
-            kind,
-            event_time_unix_ms: now,
-            clock: (context.clock_state)(),
-            severity: trouble.severity(),
-            place: context.labels.place(camera),
-            notice: TroubleReport {
-                id: raised.id,
-                site: context.site.clone(),
-                device: context.device.clone(),
-                camera: camera.map(str::to_owned),
-                trouble,
-                detail: raised.detail,
-                since: raised.since.rfc3339(),
-            },
-        };
+        let notice = notice(self.context(), kind, (camera, trouble), raised, self.wall());
         self.queue(&notice.into())
     }
 }

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use super::order::{Envelope, Order};
 use super::reserve::Reserve;
 use super::schema::Lock;
 use super::upkeep::{Site, Upkeep};
-use super::volatile::Volatile;
+use super::volatile::{self, Volatile};
 use super::{
     Counters, DeviceContext, QUEUE_CAPACITY, Reader, Shared, Store, StoreError, begin, damaged, database_path,
 };
@@ -54,8 +54,6 @@ pub struct Writer {
     reserve: Reserve,
     /// Records of a commit that the disk refused, oldest first.
     kept: VecDeque<Envelope>,
-    /// Commits fail, and it was said.
-    failing: bool,
     _lock: Lock,
 }
 
@@ -81,9 +79,10 @@ pub(super) fn open(
         kept: AtomicUsize::new(0),
         counters: Counters::default(),
         added: watch::Sender::new(newest),
-        rewound: watch::Sender::new((0, 0)),
+        rewound: watch::Sender::new(0),
         limits: RwLock::default(),
         volatile: Volatile::default(),
+        failing: AtomicBool::new(false),
         context,
         reader: Reader::open(state_dir)?,
         clock,
@@ -97,7 +96,6 @@ pub(super) fn open(
         numbers,
         reserve,
         kept: VecDeque::new(),
-        failing: false,
         _lock: lock,
     };
     Ok((Store(shared), writer))
@@ -194,11 +192,15 @@ impl Writer {
         }
         let failure = match committed {
             Ok((results, newest)) => {
-                if std::mem::take(&mut self.failing) {
+                if self.shared.failing.swap(false, Ordering::AcqRel) {
                     log::warn!("store: commits succeed again; {} orders that waited are written", orders.len());
                 }
                 self.shared.kept.store(0, Ordering::Release);
-                self.shared.volatile.clear();
+                for envelope in &orders[..told] {
+                    if let Order::Record(record) = &envelope.order {
+                        self.shared.volatile.forget(volatile::message_of(record));
+                    }
+                }
                 if let Some(newest) = newest {
                     self.shared.added.send_replace(newest);
                 }
@@ -213,7 +215,7 @@ impl Writer {
             Err(e) => e,
         };
         self.shared.counters.failed_commits.fetch_add(1, Ordering::Relaxed);
-        if std::mem::replace(&mut self.failing, true) {
+        if self.shared.failing.swap(true, Ordering::AcqRel) {
             log::debug!("store: a commit failed again, {} orders in it: {}", orders.len(), Chain(&failure));
         } else {
             log::error!(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rumqttc::{LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::{AckMode, LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 
 use super::error::{Cause, SessionError, words};
 use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};
@@ -146,6 +146,7 @@ impl Access {
             .set_outgoing_inflight_upper_limit(MAX_IN_FLIGHT)
             // What is handed over together goes out together.
             .set_max_request_batch(REQUESTS_AT_ONCE)
+            .set_ack_mode(AckMode::Manual)
             .set_session_store(NothingInFlight);
         Ok(o)
     }

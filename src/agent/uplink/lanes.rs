@@ -17,7 +17,8 @@
 //!
 //! The boundary is the newest row at the time of the connection. Live rows go first and are each tried once
 //! even where the topic is held, so that news never waits for history; the backlog never fills the window, and
-//! takes no more of it than the line answers within [`PROMPT`]: a live row waits behind no more than that.
+//! takes no more of it than the line answers promptly: a live row waits behind no more than that. But nothing of an
+//! incident overtakes what comes before it: a row whose incident still has one to go joins the backlog, behind that.
 //!
 //! Invariants: a row is in flight at most once; never more than [`WINDOW`] rows are in flight, nor more than
 //! [`BACKLOG_MOST`] of the backlog; a row that was delivered is not offered again; every other pending row
@@ -36,8 +37,11 @@ pub(super) const WINDOW: usize = BACKLOG_MOST + 8;
 const BACKLOG_FIRST: usize = 8;
 /// Rows of the backlog in flight on a line that answers them promptly.
 const BACKLOG_MOST: usize = 128;
-/// A line that answers a row of the backlog within this can carry more of them at a time; one that doesn't, fewer.
+/// A line that answers a row of the backlog within this, or within twice what it took at its best, can carry more of them
+/// at a time; one that doesn't, fewer.
 const PROMPT: Duration = Duration::from_millis(200);
+/// Rows that went out live and are remembered, for rows that were read before their mark was made.
+const REMEMBERED: usize = 256;
 
 const NOBODY_FIRST: Duration = Duration::from_secs(1);
 const NOBODY_MOST: Duration = Duration::from_secs(30);
@@ -114,6 +118,8 @@ struct Hold {
 /// The state of the pump in one connection.
 #[derive(Debug)]
 pub(super) struct Lanes {
+    /// The newest row when the connection was made.
+    newest_before: u64,
     boundary: u64,
     live_from: u64,
     live_dry: bool,
@@ -128,8 +134,13 @@ pub(super) struct Lanes {
     held: BTreeMap<String, Hold>,
     /// Rows set aside and until when.
     unfit: BTreeMap<u64, Mono>,
-    /// Rows of the backlog that the line carries at a time, by what it has shown.
+    /// Rows of the backlog that the line carries at a time, by what it has shown: how fast it was at its best, and when
+    /// it was found too slow last.
     backlog_window: usize,
+    quickest: Duration,
+    slowed: Mono,
+    /// The last that went out live and were delivered.
+    gone: BTreeSet<u64>,
     /// So many rows yet are sent one at a time.
     careful: usize,
 }
@@ -138,6 +149,7 @@ impl Lanes {
     /// A new connection; `newest` is the newest row of the outbox now.
     pub(super) fn new(newest: u64) -> Self {
         Lanes {
+            newest_before: newest,
             boundary: newest,
             live_from: newest + 1,
             live_dry: false,
@@ -149,6 +161,9 @@ impl Lanes {
             held: BTreeMap::new(),
             unfit: BTreeMap::new(),
             backlog_window: BACKLOG_FIRST,
+            quickest: Duration::MAX,
+            slowed: Mono::ZERO,
+            gone: BTreeSet::new(),
             careful: 0,
         }
     }
@@ -183,11 +198,11 @@ impl Lanes {
     }
 
     /// Whether what this row tells is past: a consumer must not take it for news.
-    pub(super) fn is_history(&mut self, seq: u64, lane: Lane, now: Mono) -> bool {
+    pub(super) fn is_history(&mut self, row: &OutboxRow, now: Mono) -> bool {
         while let Some((newest, _)) = self.arrivals.pop_front_if(|(_, at)| now.since(*at) > NEWS_FOR) {
             self.stale = newest;
         }
-        lane == Lane::Backlog || seq <= self.stale
+        row.seq <= self.newest_before.max(self.stale) || row.attempts > 0
     }
 
     /// Rows sent and not answered yet.
@@ -207,13 +222,23 @@ impl Lanes {
         room.min(self.backlog_window.saturating_sub(backlog))
     }
 
-    /// A row of the backlog was answered after so long.
-    fn learn(&mut self, took: Duration) {
-        self.backlog_window = match took <= PROMPT {
-            true => self.backlog_window + 1,
-            false => self.backlog_window / 2,
+    /// A row of the backlog that was sent then has been answered.
+    fn learn(&mut self, sent: Mono, now: Mono) {
+        let took = now.since(sent);
+        self.quickest = self.quickest.min(took);
+        if took <= PROMPT.max(self.quickest * 2) {
+            self.backlog_window = (self.backlog_window + 1).min(BACKLOG_MOST);
+        } else if sent >= self.slowed {
+            // Once for all that were on their way together.
+            self.backlog_window = (self.backlog_window / 2).max(BACKLOG_FIRST);
+            self.slowed = now;
         }
-        .clamp(BACKLOG_FIRST, BACKLOG_MOST);
+    }
+
+    /// Whether something of its incident has to go before it, that has not gone.
+    fn must_wait(&self, row: &OutboxRow, delivered: &BTreeSet<u64>) -> bool {
+        let gone = |seq| self.in_flight.contains_key(&seq) || delivered.contains(&seq) || self.gone.contains(&seq);
+        row.after.is_some_and(|seq| !gone(seq))
     }
 
     /// What to read next, if there is room for it.
@@ -247,7 +272,7 @@ impl Lanes {
             return Vec::new();
         }
         let (mut next, mut dry) = (fetch.from, rows.len() < fetch.limit);
-        let mut send = Vec::new();
+        let (mut send, mut joins) = (Vec::new(), None);
         for row in rows {
             let seq = row.seq;
             if fetch.lane == Lane::Backlog && seq > self.boundary {
@@ -261,6 +286,10 @@ impl Lanes {
                 && let Some(hold) = self.held.get_mut(row.dispatch.speaker())
             {
                 hold.lowest = hold.lowest.min(seq);
+                pass_over = true;
+            }
+            if !pass_over && fetch.lane == Lane::Live && self.must_wait(&row, delivered) {
+                joins = joins.or(Some(seq));
                 pass_over = true;
             }
             if !pass_over {
@@ -280,6 +309,9 @@ impl Lanes {
         match fetch.lane {
             Lane::Live => (self.live_from, self.live_dry) = (next, dry),
             Lane::Backlog => (self.backlog_from, self.backlog_dry) = (next, dry),
+        }
+        if let Some(seq) = joins {
+            self.rewind(seq);
         }
         send
     }
@@ -309,8 +341,15 @@ impl Lanes {
     /// Takes the answer to a row.
     pub(super) fn answered(&mut self, seq: u64, outcome: Outcome, now: Mono) -> News {
         let Some(InFlight { row, lane, since }) = self.in_flight.remove(&seq) else { return News::None };
-        if lane == Lane::Backlog {
-            self.learn(now.since(since));
+        match lane {
+            Lane::Backlog => self.learn(since, now),
+            Lane::Live if outcome == Outcome::Delivered => {
+                self.gone.insert(seq);
+                while self.gone.len() > REMEMBERED {
+                    self.gone.pop_first();
+                }
+            }
+            Lane::Live => {}
         }
         self.careful = self.careful.saturating_sub(1);
         let camera = row.dispatch.speaker().to_owned();

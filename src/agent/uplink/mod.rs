@@ -182,8 +182,9 @@ impl Ears<'_> {
         filters
     }
 
-    fn take(&self, Incoming { topic, payload, retained }: Incoming<'_>) {
+    fn take(&self, Incoming { topic, payload, retained, receipt }: Incoming<'_>) {
         match DeviceTopics::parse(topic) {
+            // The next one says it too, and nothing is let go of before it is stored.
             Ok((device, Channel::Ack(consumer))) if device == self.topics => self.acks.take(&consumer, payload),
             // It would come again with every connection, also when nobody remembers that it was carried out.
             Ok((device, Channel::Command(id))) if device == self.topics && retained => {
@@ -191,11 +192,12 @@ impl Ears<'_> {
             }
             Ok((device, Channel::Command(id))) if device == self.topics => {
                 if let Some(desk) = &self.desk {
-                    desk.take(id.as_str(), payload);
+                    return desk.take(id.as_str(), payload, receipt);
                 }
             }
             _ => log::debug!("a message on {topic} is not for this version"),
         }
+        receipt();
     }
 }
 
@@ -327,6 +329,9 @@ impl Uplink<'_> {
         if let Some(flow) = self.pump.begin(&self.stop, &self.beat).await {
             self.link.send_replace(Link::Up { session });
             tokio::select! {
+                // In this order: when the connection ends, the first two have something to see to before it is given up.
+                biased;
+                failed = say_statuses(self.ears.desk.as_ref(), &self.reporter, &line, session) => match failed? {},
                 pumped = self.pump.run(flow, &line, &self.stop, &self.beat) => pumped?,
                 failed = async {
                     let failed = self.reporter.run(&line, session, said).await;
@@ -334,7 +339,6 @@ impl Uplink<'_> {
                     tokio::time::sleep(ROUND).await;
                     failed
                 } => match failed? {},
-                failed = say_statuses(self.ears.desk.as_ref(), &self.reporter, &line, session) => match failed? {},
             }
         }
         // Whatever comes of it: the daemon is going.

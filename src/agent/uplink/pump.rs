@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::LinksTo;
 use super::adapters::Passing;
 use super::error::SessionError;
-use super::lanes::{Fetch, Lane, Lanes, News, Outcome, UNFIT_FOR, WINDOW};
+use super::lanes::{Fetch, Lanes, News, Outcome, UNFIT_FOR, WINDOW};
 use super::line::{Line, Message, Verdict};
 use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, Mono};
@@ -60,7 +60,7 @@ pub(super) struct Flow {
     lanes: Lanes,
     waiting: Waiting,
     added: watch::Receiver<u64>,
-    rewound: watch::Receiver<(u64, u64)>,
+    rewound: watch::Receiver<u64>,
 }
 
 type Answer = (u64, Result<PublishResult, PublishNoticeError>);
@@ -179,7 +179,7 @@ impl Pump {
         &mut self,
         lanes: &mut Lanes,
         waiting: &mut Waiting,
-        (added, rewound): (&mut watch::Receiver<u64>, &mut watch::Receiver<(u64, u64)>),
+        (added, rewound): (&mut watch::Receiver<u64>, &mut watch::Receiver<u64>),
         line: &Line,
         stop: &StopToken,
         beat: &Beat,
@@ -219,8 +219,8 @@ impl Pump {
                 Some(read) = waiting.reads.join_next() => match joined(read) {
                     (fetch, Ok(rows)) => {
                         waiting.database.answered();
-                        for (row, lane) in lanes.offer(fetch, rows, &self.unmarked, self.clock.now()) {
-                            self.send(lanes, waiting, line, row, lane)?;
+                        for (row, _) in lanes.offer(fetch, rows, &self.unmarked, self.clock.now()) {
+                            self.send(lanes, waiting, line, row)?;
                         }
                     }
                     (_, Err(e)) => waiting.database.failed(&e, self.clock.now()),
@@ -240,8 +240,9 @@ impl Pump {
                     lanes.added(newest, self.clock.now());
                 }
                 Ok(()) = rewound.changed() => {
-                    let (_, from) = *rewound.borrow_and_update();
-                    lanes.rewind(from);
+                    rewound.borrow_and_update();
+                    // From the first on: several requests may have come at once, and what was sent is not read again.
+                    lanes.rewind(1);
                 }
                 _ = rounds.tick() => {
                     beat.beat();
@@ -286,7 +287,7 @@ impl Pump {
         self.send_volatile(waiting, line)?;
         self.passing.start(line)?;
         for row in lanes.probes(now) {
-            self.send(lanes, waiting, line, row, Lane::Backlog)?;
+            self.send(lanes, waiting, line, row)?;
         }
         if now < waiting.database.not_before {
             return Ok(());
@@ -309,7 +310,7 @@ impl Pump {
 
     /// Sends what the disk refused; also what an earlier connection did not get acknowledged.
     fn send_volatile(&mut self, waiting: &mut Waiting, line: &Line) -> Result<(), SessionError> {
-        self.volatile.extend(self.outbox.take_volatile().into_iter().map(Dispatch::from));
+        self.volatile.extend(self.outbox.take_volatile());
         while self.volatile.len() > VOLATILE_MOST {
             self.volatile.pop_front();
         }
@@ -361,7 +362,6 @@ impl Pump {
         waiting: &mut Waiting,
         line: &Line,
         row: OutboxRow,
-        lane: Lane,
     ) -> Result<(), SessionError> {
         let now = self.clock.now();
         let Ok(topic) = self.topics.alerts(row.dispatch.speaker()) else {
@@ -369,7 +369,7 @@ impl Pump {
             return Ok(());
         };
         let publish_time = self.clock.wall();
-        let replayed = lanes.is_history(row.seq, lane, now);
+        let replayed = lanes.is_history(&row, now);
         let number = Some(Number { epoch: waiting.epoch, seq: row.seq });
         let message = self.message(topic, &row.dispatch, Sending { number, publish_time, replayed });
         if waiting.answers.is_empty() {
@@ -409,6 +409,9 @@ impl Pump {
             Verdict::Refused(_) => (Outcome::Unfit, "it gives no reason"),
             Verdict::NotSendable => (Outcome::Unfit, "it is larger than the broker takes"),
         };
+        if outcome != Outcome::Delivered {
+            self.passing.not_taken(seq);
+        }
         let news = lanes.answered(seq, outcome, self.clock.now());
         self.say(news, seq, why);
     }

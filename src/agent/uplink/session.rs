@@ -20,6 +20,7 @@ use super::error::{Cause, Pace, SessionError, network_error, refusal, words};
 use super::line::Line;
 use super::tls;
 use crate::agent::config::Broker;
+use crate::contract::command::Receipt;
 
 /// How long the broker keeps what is addressed to a device that is away.
 pub(super) const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
@@ -32,12 +33,13 @@ pub(super) const REQUESTS_AT_ONCE: usize = 32;
 /// Who waits for answers takes the end of the connection in within so long.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
-/// A message that the broker sent.
+/// A message that the broker sent. It comes again over another connection if nobody called the receipt.
 pub(super) struct Incoming<'a> {
     pub(super) topic: &'a str,
     pub(super) payload: &'a [u8],
     /// It was kept by the broker, and may be of any time.
     pub(super) retained: bool,
+    pub(super) receipt: Receipt,
 }
 
 /// A connection that the broker has accepted.
@@ -84,14 +86,23 @@ impl Connection {
     /// Drives the connection to its end and hands on what comes in. `Ok`: the device has said goodbye.
     pub(super) async fn drive(mut self, on_message: impl Fn(Incoming<'_>)) -> Result<(), SessionError> {
         let (objected, ended) = (Arc::clone(&self.line.objected), Arc::clone(&self.line.ended));
-        let broker = self.line.broker.to_string();
-        // The event loop ends when nobody can give it work any more; the others hold their own.
-        drop(self.line);
+        let (broker, client) = (self.line.broker.to_string(), self.line.client);
         loop {
             match self.eventloop.poll().await {
                 Ok(Event::Incoming(Packet::Publish(p))) => {
-                    if let Ok(topic) = std::str::from_utf8(&p.topic) {
-                        on_message(Incoming { topic, payload: &p.payload, retained: p.retain });
+                    let receipt: Receipt = match client.prepare_ack(&p) {
+                        // A connection that has ended needs none.
+                        Some(ack) => Box::new({
+                            let client = client.clone();
+                            move || client.try_manual_ack(ack).unwrap_or(())
+                        }),
+                        None => Box::new(|| ()),
+                    };
+                    match std::str::from_utf8(&p.topic) {
+                        Ok(topic) => {
+                            on_message(Incoming { topic, payload: &p.payload, retained: p.retain, receipt });
+                        }
+                        Err(_) => receipt(),
                     }
                 }
                 Ok(_) => {}
@@ -187,7 +198,7 @@ impl SessionStore for NothingInFlight {
                 clean_start: false,
                 session_expiry_interval: Some(SESSION_EXPIRY_S),
                 outgoing_inflight_upper_limit: Some(MAX_IN_FLIGHT),
-                ack_mode: PersistedAckMode::Automatic,
+                ack_mode: PersistedAckMode::Manual,
                 last_pkid: 0,
                 last_puback: 0,
                 replay: Vec::new(),

@@ -44,6 +44,7 @@ struct Rig {
     store: Store,
     stop: StopToken,
     knows_time: Arc<AtomicBool>,
+    receipts: Arc<Mutex<Vec<String>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -77,7 +78,17 @@ impl Rig {
         };
         let stopped = stop.clone();
         let serving = std::thread::spawn(move || clerk.run(&stopped, &Beat::detached()));
-        Rig { dir, clock, fake, desk, store, stop, knows_time, threads: vec![serving, writing] }
+        Rig {
+            dir,
+            clock,
+            fake,
+            desk,
+            store,
+            stop,
+            knows_time,
+            receipts: Arc::default(),
+            threads: vec![serving, writing],
+        }
     }
 
     fn end(mut self) -> TempDir {
@@ -90,7 +101,17 @@ impl Rig {
     }
 
     fn take(&self, id: &str, payload: serde_json::Value) {
-        self.desk.take(id, payload.to_string().as_bytes());
+        self.take_bytes(id, payload.to_string().as_bytes());
+    }
+
+    fn take_bytes(&self, id: &str, payload: &[u8]) {
+        let (receipts, id_given) = (self.receipts.clone(), id.to_owned());
+        let receipt = move || receipts.lock().expect("no panic").push(id_given);
+        self.desk.take(id, payload, Box::new(receipt));
+    }
+
+    fn receipts(&self) -> Vec<String> {
+        self.receipts.lock().expect("no panic").clone()
     }
 
     /// Waits until a command has come to this state.
@@ -140,7 +161,7 @@ fn a_command_is_carried_out_once_however_often_it_comes() {
 #[test]
 fn what_cannot_be_done_says_why() {
     let rig = Rig::new();
-    rig.desk.take("torn", b"{\"command\"");
+    rig.take_bytes("torn", b"{\"command\"");
     assert!(rig.wait_for("torn", CommandState::Rejected).reason.expect("a reason").contains("no JSON object"));
     rig.take("unknown", json!({"command": "dance"}));
     assert!(rig.wait_for("unknown", CommandState::Rejected).reason.expect("a reason").contains("dance"));
@@ -154,11 +175,13 @@ fn what_cannot_be_done_says_why() {
     rig.take("large", json!({"command": "snapshot"}));
     assert!(rig.wait_for("large", CommandState::Failed).reason.expect("a reason").contains("too large"));
     assert_eq!(rig.asked().len(), 3, "the first three never reached the device");
-    // A device that does not know the time lets nothing expire.
+    // It may have waited for days at the broker: who does not know the time cannot tell.
     rig.fake.too_much.store(false, Ordering::Relaxed);
     rig.knows_time.store(false, Ordering::Relaxed);
-    rig.take("no-clock", json!({"command": "snapshot", "expires_at": "1970-01-01T00:16:39Z"}));
-    rig.wait_for("no-clock", CommandState::Succeeded);
+    rig.take("no-clock", json!({"command": "snapshot", "expires_at": "1970-01-01T00:16:41Z"}));
+    assert!(rig.wait_for("no-clock", CommandState::Rejected).reason.expect("a reason").contains("time of day"));
+    rig.take("whenever", json!({"command": "snapshot"}));
+    rig.wait_for("whenever", CommandState::Succeeded);
     rig.end();
 }
 
@@ -181,6 +204,48 @@ fn a_flood_is_refused_and_said_so() {
     for n in 0..5 * WAITING {
         rig.wait_for(&format!("flood-{n}"), CommandState::Rejected);
     }
+    rig.end();
+}
+
+#[test]
+fn a_broker_may_forget_a_request_once_it_is_stored_and_not_before() {
+    let rig = Rig::new();
+    rig.take("a", json!({"command": "snapshot"}));
+    rig.wait_for("a", CommandState::Succeeded);
+    assert_eq!(rig.receipts(), ["a"]);
+    // The disk does not take it now: another has the database.
+    let blocker = rusqlite::Connection::open(crate::agent::store::database_path(rig.dir.path())).expect("ours");
+    blocker.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    rig.take("b", json!({"command": "snapshot"}));
+    for _ in 0..200 {
+        if rig.store.is_failing() {
+            break;
+        }
+        StopToken::new().wait(Duration::from_millis(50));
+    }
+    assert!(rig.store.is_failing());
+    assert_eq!((rig.receipts().len(), rig.asked().len()), (1, 1), "neither acknowledged nor begun");
+    blocker.execute_batch("ROLLBACK").expect("ours");
+    rig.wait_for("b", CommandState::Succeeded);
+    assert_eq!(rig.receipts(), ["a", "b"]);
+    // What comes while the device is going is not acknowledged: the broker has it for the next start.
+    let (receipts, desk) = (rig.receipts.clone(), rig.desk.clone());
+    rig.end();
+    let late = receipts.clone();
+    desk.take("c", b"{}", Box::new(move || late.lock().expect("no panic").push("c".into())));
+    assert_eq!(*receipts.lock().expect("no panic"), ["a", "b"]);
+}
+
+#[test]
+fn an_answer_that_a_broker_does_not_take_is_replaced_by_a_short_one() {
+    let rig = Rig::new();
+    rig.take("a", json!({"command": "snapshot"}));
+    let done = rig.wait_for("a", CommandState::Succeeded);
+    rig.desk.said(std::slice::from_ref(&done));
+    rig.desk.unsayable(&done, "it is larger than the broker takes");
+    let unsaid = rig.desk.unsaid(9);
+    assert_eq!((unsaid.len(), unsaid[0].state, &unsaid[0].result), (1, CommandState::Failed, &None));
+    assert!(unsaid[0].reason.as_ref().is_some_and(|r| r.contains("larger than the broker takes")));
     rig.end();
 }
 

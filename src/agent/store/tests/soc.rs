@@ -105,6 +105,21 @@ fn an_outbox_that_grows_too_large_lets_go_of_the_oldest_and_says_which() {
 }
 
 #[test]
+fn a_row_tells_what_of_its_incident_has_not_gone_yet() {
+    let rig = Rig::new(queue_for(&["soc"]));
+    rig.open_incident(1);
+    rig.open_incident(2);
+    rig.record(closed(1));
+    rig.store.flush().expect("committed");
+    let after = || rig.store.pending(0, 9).expect("readable").into_iter().map(|row| (row.seq, row.after)).collect::<Vec<_>>();
+    assert_eq!(after(), [(1, None), (2, None), (3, Some(1))]);
+    rig.store.mark_sent(&[1]).expect("writable");
+    assert_eq!(after(), [(2, None), (3, None)]);
+    rig.store.resend(1, 1).expect("writable");
+    assert_eq!(after(), [(1, None), (2, None), (3, Some(1))]);
+}
+
+#[test]
 fn verdicts_stand_beside_their_incidents_and_are_counted() {
     let rig = Rig::new(queue_for(&["soc"]));
     let say = |n, verdict| {

@@ -73,6 +73,11 @@ impl Passing {
         }
     }
 
+    /// The broker has not taken it; it is sent again.
+    pub(in crate::agent::uplink) fn not_taken(&mut self, seq: u64) {
+        self.sent.remove(&seq);
+    }
+
     /// Nothing waits any more.
     pub(in crate::agent::uplink) fn is_idle(&self) -> bool {
         self.queue.is_empty()

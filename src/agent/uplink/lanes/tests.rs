@@ -9,7 +9,13 @@ use crate::contract::alert::AlertKind;
 use crate::contract::cloudevent::tests::alert;
 
 fn row(seq: u64, camera: &str) -> OutboxRow {
-    OutboxRow { seq, queued: Wall::from_unix_ms(0), attempts: 0, dispatch: alert(camera, AlertKind::Opened).into() }
+    OutboxRow {
+        seq,
+        queued: Wall::from_unix_ms(0),
+        attempts: 0,
+        after: None,
+        dispatch: alert(camera, AlertKind::Opened).into(),
+    }
 }
 
 fn rows(seqs: std::ops::RangeInclusive<u64>, camera: &str) -> Vec<OutboxRow> {
@@ -56,12 +62,13 @@ fn what_waits_for_long_is_no_longer_news() {
         lanes.added(newest, at(ms));
     }
     let history = |lanes: &mut Lanes, ms| {
-        (11..=13).filter(|seq| lanes.is_history(*seq, Lane::Live, at(ms))).collect::<Vec<u64>>()
+        (11..=13).filter(|seq| lanes.is_history(&row(*seq, "north"), at(ms))).collect::<Vec<u64>>()
     };
     assert!(history(&mut lanes, 30_000).is_empty());
     assert_eq!(history(&mut lanes, 30_001), [11, 12], "noted together");
     assert_eq!(history(&mut lanes, 50_001), [11, 12, 13]);
-    assert!(lanes.is_history(5, Lane::Backlog, at(0)));
+    assert!(lanes.is_history(&row(10, "north"), at(0)), "from before the connection");
+    assert!(lanes.is_history(&OutboxRow { attempts: 1, ..row(14, "north") }, at(0)), "asked for again");
 }
 
 #[test]
@@ -83,9 +90,58 @@ fn history_takes_no_more_of_a_line_than_it_answers_promptly() {
         }
         most
     };
-    assert_eq!(most(2000, 5), BACKLOG_FIRST, "a slow line");
-    assert_eq!(most(20, 10), BACKLOG_MOST, "a fast one");
-    assert_eq!(most(2000, 2), BACKLOG_FIRST, "and when it gets slow");
+    assert_eq!(most(20, 10), BACKLOG_MOST, "a fast line");
+    assert_eq!(most(2000, 6), BACKLOG_FIRST, "that gets slow");
+    assert_eq!(most(20, 10), BACKLOG_MOST, "and fast again");
+}
+
+#[test]
+fn a_line_that_is_long_and_not_slow_carries_more() {
+    let mut lanes = Lanes::new(1000);
+    let outbox = outbox(rows(1..=1000, "north"));
+    let (mut delivered, mut now) = (BTreeSet::new(), Mono::ZERO);
+    for _ in 0..12 {
+        let sent = pump(&mut lanes, &outbox, &delivered, now);
+        now = now + Duration::from_millis(800);
+        for (seq, _) in sent {
+            delivered.insert(seq);
+            lanes.answered(seq, Outcome::Delivered, now);
+        }
+    }
+    assert_eq!(delivered.len(), 1000, "by satellite");
+}
+
+#[test]
+fn nothing_of_an_incident_overtakes_what_comes_before_it() {
+    let none = BTreeSet::new();
+    let after = |seq, after| OutboxRow { after: Some(after), ..row(seq, "north") };
+    // It opened before the connection, behind much else, and goes on after it.
+    let mut lanes = Lanes::new(100);
+    let mut all = outbox(rows(1..=100, "north"));
+    pump(&mut lanes, &all, &none, Mono::ZERO);
+    all.extend([(101, after(101, 100)), (102, row(102, "north")), (103, after(103, 102))]);
+    lanes.added(103, Mono::ZERO);
+    let news = pump(&mut lanes, &all, &none, Mono::ZERO);
+    assert_eq!(news, [(102, Lane::Live), (103, Lane::Live)], "that of another goes at once");
+    let (mut delivered, mut order) = (BTreeSet::new(), Vec::new());
+    let mut open: BTreeSet<u64> = (1..=8).chain([102, 103]).collect();
+    while let Some(seq) = open.pop_first() {
+        delivered.insert(seq);
+        order.push(seq);
+        lanes.answered(seq, Outcome::Delivered, Mono::ZERO);
+        open.extend(pump(&mut lanes, &all, &delivered, Mono::ZERO).into_iter().map(|(seq, _)| seq));
+    }
+    assert_eq!(delivered.len(), 103);
+    let at = |seq| order.iter().position(|s| *s == seq);
+    assert!(at(100) < at(101), "{order:?}");
+
+    // What was read before its predecessor's mark was made does not wait for that.
+    let mut lanes = Lanes::new(0);
+    lanes.added(1, Mono::ZERO);
+    assert_eq!(pump(&mut lanes, &outbox(vec![row(1, "north")]), &none, Mono::ZERO), [(1, Lane::Live)]);
+    lanes.answered(1, Outcome::Delivered, Mono::ZERO);
+    lanes.added(2, Mono::ZERO);
+    assert_eq!(pump(&mut lanes, &outbox(vec![after(2, 1)]), &none, Mono::ZERO), [(2, Lane::Live)]);
 }
 
 #[test]
