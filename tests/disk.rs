@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::agent::{Agent, stderr, stdout};
-use crate::common::broker::Broker;
+use crate::common::broker::{Broker, Message};
 use crate::common::wait_for;
 
 const CAMERA: &str =
@@ -45,6 +45,16 @@ fn a_disk_that_fills_up_holds_up_no_alert() {
     });
     assert_eq!(message.payload.get("sequence"), None);
     wait_for("the journal to say so", || agent.log().contains("commits fail").then_some(()));
+    // And so does the news of it, while it is so.
+    let notice = |m: &Message, kind: &str| {
+        m.payload["type"] == kind && m.payload["data"]["notice"]["trouble"] == "storage_failing"
+    };
+    let mut notices = alerts.everything().to_vec();
+    let raised = match notices.drain(..).find(|m| notice(m, "org.vedette.notice.raised.v1")) {
+        Some(raised) => raised,
+        None => alerts.wait_for("the notice", |m| notice(m, "org.vedette.notice.raised.v1")),
+    };
+    assert_eq!(raised.payload["durable"], false);
 
     // There is room again: what waited is written, and comes again as the same message.
     std::fs::remove_file(agent.disk().join("filler")).expect("there");
@@ -53,6 +63,11 @@ fn a_disk_that_fills_up_holds_up_no_alert() {
         alerts.wait_for("its row", |m| m.payload["id"] == message.payload["id"] && m.payload["durable"] == true);
     assert!(again.payload["sequence"].is_string(), "{}", again.payload);
     wait_for("the journal to say so", || agent.log().contains("commits succeed again").then_some(()));
+    let cleared = alerts.wait_for("that it is over", |m| notice(m, "org.vedette.notice.cleared.v1"));
+    assert_eq!(cleared.payload["subject"], raised.payload["subject"], "of the same trouble");
+    let stored = |m: &&Message| notice(m, "org.vedette.notice.raised.v1") && m.payload["durable"] == true;
+    let stored = alerts.everything().iter().find(stored).expect("it was stored, too");
+    assert_eq!(stored.payload["id"], raised.payload["id"]);
     let drops = agent.status()["health"]["drops"].clone();
     assert_eq!((&drops["records_lost_by_store"], &drops["records_refused_by_store"]), (&0.into(), &0.into()));
     let known = agent.incidents();

@@ -252,7 +252,7 @@ pub struct Request {
     /// What is asked.
     #[serde(flatten)]
     pub command: Command,
-    /// RFC 3339: it is refused after this time. Absent: never.
+    /// RFC 3339: it is refused after this time, and while the device does not know the time. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     /// Who asks, for the audit trail.

@@ -111,7 +111,8 @@ fn a_row_tells_what_of_its_incident_has_not_gone_yet() {
     rig.open_incident(2);
     rig.record(closed(1));
     rig.store.flush().expect("committed");
-    let after = || rig.store.pending(0, 9).expect("readable").into_iter().map(|row| (row.seq, row.after)).collect::<Vec<_>>();
+    let after =
+        || rig.store.pending(0, 9).expect("readable").into_iter().map(|row| (row.seq, row.after)).collect::<Vec<_>>();
     assert_eq!(after(), [(1, None), (2, None), (3, Some(1))]);
     rig.store.mark_sent(&[1]).expect("writable");
     assert_eq!(after(), [(2, None), (3, None)]);
