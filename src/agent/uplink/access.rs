@@ -13,7 +13,7 @@ use std::time::Duration;
 use rumqttc::{AckMode, LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 
 use super::error::{Cause, SessionError, words};
-use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};
+use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, RECEIVE_MAXIMUM, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};
 use super::tls;
 use crate::agent::config::{self, Broker};
 use crate::base::clock::Clock;
@@ -147,6 +147,7 @@ impl Access {
             // What is handed over together goes out together.
             .set_max_request_batch(REQUESTS_AT_ONCE)
             .set_ack_mode(AckMode::Manual)
+            .set_receive_maximum(Some(RECEIVE_MAXIMUM))
             .set_session_store(NothingInFlight);
         Ok(o)
     }

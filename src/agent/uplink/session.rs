@@ -28,6 +28,8 @@ pub(super) const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 const REQUESTS: usize = 2 * MAX_IN_FLIGHT as usize;
 /// More than the pump's window: the states and the adapters have room beside it.
 pub(super) const MAX_IN_FLIGHT: u16 = 192;
+/// What the broker may send before the first of it is acknowledged; that many acknowledgements find room among the requests.
+pub(super) const RECEIVE_MAXIMUM: u16 = 64;
 /// Requests that go into one write.
 pub(super) const REQUESTS_AT_ONCE: usize = 32;
 /// Who waits for answers takes the end of the connection in within so long.
