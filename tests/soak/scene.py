@@ -56,7 +56,12 @@ class Service:
 
 
 # What systemd/vedette.service gives the daemon besides.
-UNIT = {**os.environ, "MALLOC_ARENA_MAX": "2"}
+UNIT = {
+    **os.environ,
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "MALLOC_TRIM_THRESHOLD_": "262144",
+}
 
 
 class Daemon(Service):
