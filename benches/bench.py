@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from world import Failed, broker, cpu_s, resident_mb, rtsp_camera, run, running, thread_cpu_ms, wait_for
+from world import ROOT, Failed, broker, cpu_s, resident_mb, rtsp_camera, run, running, thread_cpu_ms, wait_for
 
 FPS = 30
 
