@@ -294,7 +294,7 @@ def machine():
 
 def report(given, results, load):
     versions = {
-        "vedette": first_line([given.vedette, "--version"]) + ", commit "
+        "vedette": first_line([given.vedette, "--version"], r"vedette (\S+)") + ", commit "
         + first_line(["git", "-C", ROOT, "describe", "--always", "--dirty"]),
         "compiler": first_line(["rustc", "--version"]),
         "GStreamer": first_line(["gst-launch-1.0", "--version"], r"version (\S+)"),

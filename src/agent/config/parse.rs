@@ -56,7 +56,9 @@ pub fn parse(text: &str, base_dir: &Path) -> Result<Config, Vec<Problem>> {
 
 /// Without the parser's own picture of the line, which may show a secret.
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
-    let at = error.span().map(|span| span.start.min(text.len()));
+    // What is missing at the end is missing in the last line, not in one behind it.
+    let end = text.trim_end_matches(['\n', '\r']).len();
+    let at = error.span().map(|span| span.start.min(end));
     let column = at.map(|at| {
         let before = &text.as_bytes()[..at];
         let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);

@@ -533,6 +533,8 @@ fn what_is_not_toml_is_told_by_line_and_column() {
     assert!(problem.message.starts_with("column 8: not TOML: "), "{problem}");
     let problem = site.problem(&with("kind = \"test\""));
     assert_eq!(problem.line, Some(REST), "a key that stands there twice: {problem}");
+    let problem = site.problem("[device]\nsite = \"\"\"harbour\n\n");
+    assert_eq!(problem.line, Some(2), "what is missing at the end: {problem}");
     let broken = format!("[mqtt]\ncredentials = {PASSWORD}\nx = \"{PASSWORD}");
     let problems = site.parse(&broken).unwrap_err();
     assert!(problems.iter().all(|p| !p.to_string().contains(PASSWORD)), "{problems:?}");
