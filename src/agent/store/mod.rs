@@ -281,15 +281,19 @@ impl Store {
         let raised =
             |(detail, ago): (&str, Duration)| Raised { id: new_id(now), detail: detail.into(), since: now - ago };
         let found = found.map(raised);
-        if let Some(raised) = found.clone()
+        let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, found: found.clone() };
+        if self.0.queue.push(Envelope { order, answer: None }).is_err() {
+            return false;
+        }
+        // Only of what will be stored, and so once, under the ids that its row will have.
+        if let Some(raised) = found
             && self.is_failing()
             && self.0.context.outbox != OutboxPolicy::LocalOnly
         {
             let notice = troubles::notice(&self.0.context, NoticeKind::Raised, (camera, trouble), raised, now);
             self.0.pass(notice.into());
         }
-        let order = Order::Trouble { camera: camera.map(str::to_owned), trouble, found };
-        self.0.queue.push(Envelope { order, answer: None }).is_ok()
+        true
     }
 
     /// Makes durable that a clip is being recorded; call it before the file exists. Blocks until committed.
