@@ -218,6 +218,21 @@ fn who_only_holds_connections_does_not_keep_others_out() {
 }
 
 #[test]
+fn who_asks_too_often_is_told_when_to_come_back() {
+    let device = Device::new("");
+    // One connection, a thousand requests: more than any allowance, at whatever speed this machine has.
+    let (base, query) = device.clip.split_once('?').expect("a query");
+    let many = format!("{base}?{query}&n=[1-1000]");
+    let said = stdout(&curl(&["--insecure", "--head", &many])).to_lowercase();
+    let lines = |line: &str| said.lines().filter(|said| said.starts_with(line)).count();
+    let (refused, served) = (lines("http/1.1 429"), lines("http/1.1 200"));
+    assert_eq!(lines("retry-after: 1"), refused);
+    assert!(refused > 100 && served >= 100 && refused + served == 1000, "{refused} refused, {served} served");
+    let again = wait_for("its turn", || Some(get(&device.clip, &[]).0).filter(|code| *code != 429));
+    assert_eq!(again, 200, "nobody is kept out for good");
+}
+
+#[test]
 fn an_alert_carries_links_and_a_picture_where_the_config_lets_them_out() {
     let (broker, port) = (Broker::plaintext().start(), free_port());
     let mut alerts = broker.subscribe("vedette/v1/test/unit/alerts/+");

@@ -197,7 +197,85 @@ impl AsyncWrite for Patient {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::body::Body;
+    use axum::routing::get;
+    use hyper::body::{Bytes, Frame};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    /// More than what the system keeps for a connection at both its ends.
+    const ANSWER_BYTES: usize = 64 << 20;
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// An answer of [`ANSWER_BYTES`], that tells when it is let go.
+    struct Answer(usize, #[expect(dead_code, reason = "what counts is when it is dropped")] oneshot::Sender<()>);
+
+    impl hyper::body::Body for Answer {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            let piece = self.0.min(64 * 1024);
+            self.0 -= piece;
+            Poll::Ready((piece > 0).then(|| Ok(Frame::data(vec![0; piece].into()))))
+        }
+    }
+
+    /// A server with one large answer on it, when that is let go, and where it is.
+    async fn served(bounds: Bounds, stop: &StopToken) -> (SocketAddr, oneshot::Receiver<()>) {
+        let (alive, let_go) = oneshot::channel();
+        let alive = Arc::new(Mutex::new(Some(alive)));
+        let large = move || {
+            let alive = alive.lock().expect("no panic").take().expect("asked for once");
+            async move { Body::new(Answer(ANSWER_BYTES, alive)) }
+        };
+        let routes = Router::new().route("/large", get(large)).route("/small", get(|| async { "small" }));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let at = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, None, routes, bounds, stop.clone()));
+        (at, let_go)
+    }
+
+    async fn ask(at: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.expect("listening");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("taken");
+        stream
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_cut_off_and_holds_up_nobody() {
+        let bounds = Bounds { stalled_after: Duration::from_millis(300), ..Bounds::default() };
+        let stop = StopToken::new();
+        let (at, let_go) = served(bounds, &stop).await;
+        let mut stalled = ask(at, "/large").await;
+        let mut small = String::new();
+        ask(at, "/small").await.read_to_string(&mut small).await.expect("an answer beside it");
+        assert!(small.ends_with("small"), "{small}");
+        timeout(PATIENCE, let_go).await.expect("cut off").expect_err("dropped, nothing is sent");
+        let mut got = Vec::new();
+        let end = timeout(PATIENCE, stalled.read_to_end(&mut got)).await.expect("the connection is closed");
+        assert!(got.len() < ANSWER_BYTES, "{} {end:?}", got.len());
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_gets_all_of_an_answer() {
+        let bounds = Bounds { stalled_after: Duration::from_secs(3), ..Bounds::default() };
+        let stop = StopToken::new();
+        let (at, _let_go) = served(bounds, &stop).await;
+        let mut slow = ask(at, "/large").await;
+        // 64 rests of 80 ms: longer than the bound, had the bound been on the whole.
+        let (mut got, mut piece) = (0, vec![0; ANSWER_BYTES / 64]);
+        while let Ok(read) = slow.read_exact(&mut piece).await {
+            got += read;
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
+        assert_eq!(got, ANSWER_BYTES);
+    }
 
     #[test]
     fn one_address_gets_its_share_and_no_more() {
