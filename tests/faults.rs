@@ -30,9 +30,9 @@ fn daemon_that_breaks() {
     log::set_logger(&ToStderr).expect("the only one");
     log::set_max_level(log::LevelFilter::Info);
     let config = config::load(path.as_ref()).expect("a good config");
-    let daemon = Daemon::start_with(config, Arc::new(SystemClock::new()), |model| {
+    let daemon = Daemon::start_with(config, Arc::new(SystemClock::new()), move |model| {
         let classes = model.manifest().classes.len();
-        let mut windows = 0;
+        let (mut windows, fault) = (0, fault.clone());
         Ok(scripted::engine(model.manifest(), move |_| {
             windows += 1;
             match fault.as_str() {

@@ -171,6 +171,10 @@ pub struct InferenceHealth {
     /// Part of the last seconds that the engine worked.
     #[serde(default)]
     pub busy_percent: u32,
+    /// What becomes of a better engine, in words: how far it is built, or why it does not serve. Absent: there is nothing
+    /// to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub better_engine: Option<String>,
 }
 
 /// Durations of late, in milliseconds.

@@ -8,6 +8,8 @@
 mod cameras;
 mod check;
 mod demo;
+#[cfg_attr(not(feature = "tensorrt"), path = "engine_off.rs")]
+mod engine;
 mod evaluate;
 mod frames;
 mod incidents;
@@ -61,6 +63,7 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Cameras(cameras::CamerasArgs),
+    Engine(engine::EngineArgs),
     Replay(replay::ReplayArgs),
     Evaluate(evaluate::EvaluateArgs),
     Frames(frames::FramesArgs),
@@ -170,6 +173,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(args, verbose),
         Command::Check(args) => check::run(args),
         Command::Cameras(args) => logs(log::LevelFilter::Warn).and_then(|()| cameras::run(args)),
+        Command::Engine(args) => logs(log::LevelFilter::Warn).and_then(|()| engine::run(args)),
         Command::Replay(args) => logs(log::LevelFilter::Warn).and_then(|()| replay::run(args)),
         Command::Evaluate(args) => logs(log::LevelFilter::Warn).and_then(|()| evaluate::run(args)),
         Command::Frames(args) => logs(log::LevelFilter::Warn).and_then(|()| frames::run(args)),

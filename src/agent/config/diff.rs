@@ -62,6 +62,7 @@ impl Config {
             upload,
             http,
             metrics,
+            tensorrt,
         } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
@@ -91,6 +92,7 @@ impl Config {
         changes.of_http(http, &new.http);
         changes.at_restart("metrics.listen", *metrics != new.metrics);
         changes.of_adapters(adapters, &new.adapters);
+        changes.at_restart("tensorrt", *tensorrt != new.tensorrt);
         changes.0
     }
 
@@ -165,10 +167,11 @@ impl Changes {
         self.at_restart("paths.runtime_dir", *runtime_dir != new.runtime_dir);
     }
 
-    fn of_model(&mut self, Model { dir, threads, precision, stride, onnxruntime }: &Model, new: &Model) {
+    fn of_model(&mut self, Model { dir, threads, precision, engine, stride, onnxruntime }: &Model, new: &Model) {
         self.at_restart("model.dir", *dir != new.dir);
         self.at_restart("model.threads", *threads != new.threads);
         self.at_restart("model.precision", *precision != new.precision);
+        self.at_restart("model.engine", *engine != new.engine);
         self.at_restart("model.stride", *stride != new.stride);
         self.at_restart("model.onnxruntime", *onnxruntime != new.onnxruntime);
     }

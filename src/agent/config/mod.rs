@@ -38,6 +38,7 @@ mod secret;
 mod section;
 mod shape;
 mod spelling;
+mod tensorrt;
 mod units;
 mod upload;
 mod url;
@@ -99,6 +100,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// In whose formats besides.
     pub adapters: Adapters,
+    /// The GPU's engine.
+    pub tensorrt: TensorRt,
 }
 
 /// `[device]`
@@ -128,12 +131,49 @@ pub struct Model {
     pub dir: PathBuf,
     /// `threads`: CPU threads for the encoder, 1 to 64; default 1.
     pub threads: usize,
-    /// `precision`: which of the model's networks run, `fp32`, `fp16` or `int8`; default `fp32`.
+    /// `precision`: which of the model's networks run on the CPU, `fp32`, `fp16` or `int8`; default `fp32`.
     pub precision: Precision,
+    /// `engine`: `auto` (TensorRT where the machine has it, the CPU until that is ready and everywhere else) or `cpu`.
+    /// Default `auto`.
+    pub engine: EngineChoice,
     /// `stride`: sampled frames from one window to the next, 1 to 16; default the manifest's.
     pub stride: Option<usize>,
     /// `onnxruntime`: path of libonnxruntime.so; default: searched for (see `infer::onnx`).
     pub onnxruntime: Option<PathBuf>,
+}
+
+/// On what a model's networks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// On TensorRT where the machine has it, on the CPU until that is ready and everywhere else.
+    Auto,
+    /// On the CPU, whatever the machine has.
+    Cpu,
+}
+
+/// `[tensorrt]`: the GPU's engine, where there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorRt {
+    /// `precision`: `fp16` or `fp32`; default `fp16`.
+    pub precision: Precision,
+    /// `library`: path of libnvinfer.so; default: searched for (see `infer::tensorrt::machine`).
+    pub library: Option<PathBuf>,
+    /// `shim`: path of the shim for it; default: searched for.
+    pub shim: Option<PathBuf>,
+    /// `dla_core`: the deep learning accelerator that computes what it can, 0 or 1; default none.
+    pub dla_core: Option<u8>,
+    /// `cuda_graph`: whether a pass is one launch; default true.
+    pub cuda_graph: bool,
+    /// `workspace_mb`: largest scratch memory of a layer, 16 to 8192 MB (10^6 bytes); default 512 MB.
+    pub workspace_bytes: u64,
+    /// `build_memory_mb`: memory of its own that a build may take, 256 to 32,768 MB; default 3,000 MB.
+    pub build_memory_bytes: u64,
+    /// `build_keeps_free_mb`: a build is ended when the machine has less memory left, 64 to 8192 MB; default 400 MB.
+    pub build_keeps_free_bytes: u64,
+    /// `build_within_s`: the longest that a build may take, 60 to 14,400 s; default 3,600 s.
+    pub build_within: Duration,
+    /// `cache_mb`: what plans may take on the disk, 32 to 8192 MB; the oldest go, never those in use; default 512 MB.
+    pub cache_bytes: u64,
 }
 
 /// What a model's networks compute in. A model carries some or all of them; its manifest says how far each may be from its

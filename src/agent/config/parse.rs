@@ -14,13 +14,14 @@ use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, line_of};
 use super::units::Unit;
 use super::{
-    Camera, Clip, Config, Device, Incident, Model, Paths, Precision, Storage, adapters, camera, files, http, mqtt,
-    place, schedule, upload,
+    Camera, Clip, Config, Device, EngineChoice, Incident, Model, Paths, Precision, Storage, adapters, camera, files,
+    http, mqtt, place, schedule, tensorrt, upload,
 };
 use crate::contract::alert::{NORMAL, Severity};
 
 /// Most memory that the rings of all cameras may take together, in MB (10^6 bytes).
 const ALL_RINGS_MAX_MB: usize = 4096;
+const ENGINES: [(&str, EngineChoice); 2] = [("auto", EngineChoice::Auto), ("cpu", EngineChoice::Cpu)];
 /// Most cameras of one device.
 const CAMERAS_MAX: usize = 64;
 
@@ -95,6 +96,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     let upload = root.section("upload", |s| upload::read(s, &context));
     let http = root.section("http", |s| http::read(s, base_dir));
     let metrics = root.section("metrics", http::metrics);
+    let tensorrt = root.section("tensorrt", |s| tensorrt::read(s, base_dir));
     context.schedules?;
     Some(Config {
         device: device?,
@@ -110,6 +112,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         http: http?,
         metrics: metrics?,
         adapters: adapters?,
+        tensorrt: tensorrt?,
     })
 }
 
@@ -130,9 +133,11 @@ fn model(s: &mut Section<'_>, base_dir: &Path) -> Option<Model> {
     let dir = s.or_text("dir", "/usr/share/vedette/models/default", files::model_dir(base_dir));
     let threads = s.or("threads", 1, integer(1..=64, None).map(|n| n as usize));
     let precision = s.or("precision", Precision::Fp32, choice(Precision::ALL));
+    let engine = s.or("engine", EngineChoice::Auto, choice(ENGINES));
     let stride = s.optional("stride", integer(1..=16, None).map(|n| n as usize));
     let onnxruntime = s.optional("onnxruntime", files::file(base_dir));
-    Some(Model { dir: dir?, threads: threads?, precision: precision?, stride: stride?, onnxruntime: onnxruntime? })
+    let (threads, precision, engine) = (threads?, precision?, engine?);
+    Some(Model { dir: dir?, threads, precision, engine, stride: stride?, onnxruntime: onnxruntime? })
 }
 
 fn incident(s: &mut Section<'_>, context: &mut camera::Context<'_>) -> Option<Incident> {

@@ -26,6 +26,8 @@ impl Site {
         for (name, text, mode) in [
             ("usr/share/vedette/models/default/manifest.toml", "", 0o644),
             ("usr/lib/vedette/libonnxruntime.so", "", 0o644),
+            ("usr/lib/aarch64-linux-gnu/libnvinfer.so.10", "", 0o644),
+            ("usr/lib/vedette/libvedette_trt-10.3.so", "", 0o644),
             ("recorded.mp4", "", 0o644),
             ("soc-ca.pem", CERTIFICATE, 0o644),
             ("device.pem", CERTIFICATE, 0o644),

@@ -20,6 +20,11 @@ pub(super) fn memory(root: &Path) -> Option<MemoryHealth> {
     })
 }
 
+/// Memory that programs can still have without others losing theirs, by an account like `/proc/meminfo`.
+pub fn available_memory_bytes(meminfo: &Path) -> Option<u64> {
+    bytes_of(&text(meminfo)?, "MemAvailable:")
+}
+
 /// Empty where the kernel keeps no account.
 pub(super) fn stalls(root: &Path) -> BTreeMap<String, StallHealth> {
     let read = |what: &str| {

@@ -22,4 +22,5 @@ mod wear;
 #[cfg(test)]
 mod machines;
 
+pub use memory::available_memory_bytes;
 pub use sensors::{ClockReading, Readings, Sensors};

@@ -8,7 +8,7 @@
 //!
 //! What does not belong here: queues, threads, and waiting for other cameras' frames (`run`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::agent::capture::Frame;
@@ -26,6 +26,8 @@ pub struct Options {
     pub sample_fps: Option<f32>,
     /// Frames from one window to the next. None: the manifest's.
     pub stride: Option<usize>,
+    /// Keeps the views of each camera's window, so that another engine can take over without a gap.
+    pub replaceable: bool,
 }
 
 /// Why a frame or a window gave no score.
@@ -73,6 +75,15 @@ pub enum InferError {
 struct Camera {
     views: ViewState,
     window: Window<Slot>,
+    /// The views of the window's frames, if the engine is replaceable.
+    seen: VecDeque<Vec<u8>>,
+}
+
+impl Camera {
+    fn restart(&mut self) {
+        self.window.restart();
+        self.seen.clear();
+    }
 }
 
 /// One engine and the state of every camera that it serves.
@@ -81,6 +92,7 @@ pub struct Classifier {
     manifest: Arc<Manifest>,
     sample_fps: f32,
     stride: usize,
+    replaceable: bool,
     cameras: HashMap<CameraId, Camera>,
     encoded: u64,
 }
@@ -92,6 +104,7 @@ impl Classifier {
             engine,
             sample_fps: options.sample_fps.unwrap_or(manifest.sample_fps),
             stride: options.stride.unwrap_or(manifest.stride),
+            replaceable: options.replaceable,
             manifest,
             cameras: HashMap::new(),
             encoded: 0,
@@ -101,6 +114,25 @@ impl Classifier {
     /// What it classifies with.
     pub fn engine(&self) -> &EngineInfo {
         &self.engine.info
+    }
+
+    /// Lets another engine of the same model take over: it encodes the frames of every camera's window, so that the next
+    /// score is of as many frames as the last. If it cannot, nothing changes, and it comes back with the reason.
+    pub fn replace(&mut self, mut engine: Engine) -> Result<Engine, (Engine, EngineError)> {
+        let mut represented = Vec::new();
+        for (id, camera) in &self.cameras {
+            let views: Vec<&[u8]> = camera.seen.iter().map(|view| &view[..]).collect();
+            match engine.encoder.encode(&views) {
+                Ok(slots) => represented.push((id.clone(), slots)),
+                Err(e) => return Err((engine, e)),
+            }
+        }
+        for (id, slots) in represented {
+            if let Some(camera) = self.cameras.get_mut(&id) {
+                camera.window.represent(slots);
+            }
+        }
+        Ok(std::mem::replace(&mut self.engine, engine))
     }
 
     /// Frames encoded so far.
@@ -125,7 +157,7 @@ impl Classifier {
             .map(|(frame, view)| {
                 let view = view?;
                 match encoded.next().expect("every view has a result") {
-                    Ok(slot) => Ok(self.advance(frame, &view, slot)),
+                    Ok(slot) => Ok(self.advance(frame, view, slot)),
                     Err(e) => Err(self.failed(e, &frame.camera, frame.at.as_millis())),
                 }
             })
@@ -163,28 +195,34 @@ impl Classifier {
         if !self.cameras.contains_key(&frame.camera) {
             let views = ViewState::new(&self.manifest.view, self.sample_fps);
             let window = Window::new(self.manifest.window, self.stride, self.sample_fps);
-            self.cameras.insert(frame.camera.clone(), Camera { views, window });
+            self.cameras.insert(frame.camera.clone(), Camera { views, window, seen: VecDeque::new() });
         }
         let camera = self.cameras.get_mut(&frame.camera).expect("inserted above");
         camera.views.push(frame).map_err(|source| {
-            camera.window.restart();
+            camera.restart();
             InferError::View { camera: frame.camera.clone(), at_ms: frame.at.as_millis(), source }
         })
     }
 
-    fn advance(&mut self, frame: &Frame, view: &View, slot: Slot) -> Option<Snapshot<Slot>> {
-        let window = &mut self.cameras.get_mut(&frame.camera)?.window;
+    fn advance(&mut self, frame: &Frame, view: View, slot: Slot) -> Option<Snapshot<Slot>> {
+        let camera = self.cameras.get_mut(&frame.camera)?;
         if view.restarted {
-            window.restart();
+            camera.restart();
         }
-        window.push(Item { features: slot, at: frame.at, arrival: frame.arrival, sample_fps: frame.sample_fps })
+        if self.replaceable {
+            if camera.seen.len() == self.manifest.window {
+                camera.seen.pop_front();
+            }
+            camera.seen.push_back(view.bytes);
+        }
+        camera.window.push(Item { features: slot, at: frame.at, arrival: frame.arrival, sample_fps: frame.sample_fps })
     }
 
     /// Says what failed, and lets the camera's window start anew: it would have a hole.
     fn failed(&mut self, error: EngineError, camera: &CameraId, at_ms: u64) -> InferError {
         if let Some(c) = self.cameras.get_mut(camera) {
             c.views.restart();
-            c.window.restart();
+            c.restart();
         }
         let (model, camera) = (self.manifest.title(), camera.clone());
         match error {

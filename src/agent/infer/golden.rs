@@ -71,6 +71,8 @@ pub struct Golden {
 pub struct Proof {
     /// Of a feature.
     pub features: f32,
+    /// The smallest cosine of a feature vector with the golden one.
+    pub features_cosine: f32,
     /// Of a probability.
     pub probabilities: f32,
 }
@@ -138,6 +140,23 @@ pub enum ProofError {
         /// The manifest's tolerance.
         allowed: f32,
     },
+    /// The engine's features point elsewhere.
+    #[error(
+        "model {model} on {runtime}: the cosine of the features of golden frame {frame} is {found}, and {allowed} is the \
+         least: this engine does not compute the model; it is not used"
+    )]
+    WrongDirection {
+        /// Model.
+        model: String,
+        /// What the engine runs on.
+        runtime: String,
+        /// Index.
+        frame: usize,
+        /// Its cosine.
+        found: f32,
+        /// The manifest's tolerance.
+        allowed: f32,
+    },
     /// The manifest says nothing about the engine's precision.
     #[error("model {model} has no tolerance for {precision}: it was never meant to run so")]
     NoTolerance {
@@ -201,6 +220,7 @@ impl Model {
     pub fn prove(&self, engine: &mut Engine) -> Result<Proof, ProofError> {
         let (m, golden) = (self.manifest(), self.golden()?);
         let (model, precision) = (m.title(), engine.info.precision);
+        let rounds_elsewhere = engine.info.rounds_elsewhere;
         let Some(tolerance) = m.tolerances.get(&precision).copied() else {
             return Err(ProofError::NoTolerance { model, precision });
         };
@@ -232,14 +252,36 @@ impl Model {
             }
             Ok(worst)
         };
+        let mut features_cosine = 1.0f32;
+        for (frame, (found, expected)) in features.iter().zip(golden.features.chunks_exact(m.features.size)).enumerate()
+        {
+            let found = cosine(found, expected);
+            if let Some(allowed) = tolerance.features_cosine.filter(|allowed| rounds_elsewhere && found < *allowed) {
+                let (model, runtime) = (m.title(), engine.info.runtime.clone());
+                return Err(ProofError::WrongDirection { model, runtime, frame, found, allowed });
+            }
+            features_cosine = features_cosine.min(found);
+        }
+        let of_a_feature = match tolerance.features_cosine {
+            Some(_) if rounds_elsewhere => f32::INFINITY,
+            _ => tolerance.features,
+        };
         let mut feature_rows = features.iter().map(|f| &f[..]).zip(golden.features.chunks_exact(m.features.size));
         let mut probability_rows =
             probabilities.iter().map(|p| &p[..]).zip(golden.probabilities.chunks_exact(m.classes.len()));
         Ok(Proof {
-            features: compare("features", "frame", &mut feature_rows, tolerance.features)?,
+            features: compare("features", "frame", &mut feature_rows, of_a_feature)?,
+            features_cosine,
             probabilities: compare("probabilities", "window", &mut probability_rows, tolerance.probabilities)?,
         })
     }
+}
+
+/// 0 where either is all zeros, or not a number.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+    if cosine.is_finite() { cosine as f32 } else { 0.0 }
 }
 
 /// Width, height and packed RGB of an 8-bit RGB PNG.

@@ -70,13 +70,18 @@ pub struct Features {
     pub map: [usize; 2],
 }
 
-/// `[tolerances.<precision>]`: largest absolute difference from the golden vectors.
+/// `[tolerances.<precision>]`: how far an engine may be from the golden vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// Of a feature.
+    /// Largest absolute difference of a feature. Holds for the engine that the vectors were made with, whose arithmetic is
+    /// known to the last bit; for another one `features_cosine` holds, where it is given.
     pub features: f32,
-    /// Of a probability.
+    /// Smallest cosine of a feature vector with the golden one, above 0, below 1: for engines that round elsewhere, such as
+    /// TensorRT.
+    #[serde(default)]
+    pub features_cosine: Option<f32>,
+    /// Largest absolute difference of a probability.
     pub probabilities: f32,
 }
 
@@ -206,6 +211,9 @@ impl Manifest {
         for (precision, t) in &self.tolerances {
             if !(t.features > 0.0 && t.features.is_finite() && t.probabilities > 0.0 && t.probabilities < 1.0) {
                 return bad(&format!("tolerances.{precision}"), t, "above 0, and below 1 for probabilities");
+            }
+            if t.features_cosine.is_some_and(|c| !(c > 0.0 && c < 1.0)) {
+                return bad(&format!("tolerances.{precision}.features_cosine"), t, "above 0, below 1");
             }
         }
         for e in &self.files {

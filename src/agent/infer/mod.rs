@@ -21,11 +21,14 @@ pub mod classifier;
 pub mod golden;
 pub mod input;
 pub mod manifest;
+pub mod measure;
 pub mod model;
 mod motion;
 pub mod onnx;
 pub mod scripted;
 pub mod slot;
+#[cfg(feature = "tensorrt")]
+pub mod tensorrt;
 pub mod view;
 pub mod window;
 
@@ -89,6 +92,8 @@ pub struct EngineInfo {
     pub runtime: String,
     /// What it computes in.
     pub precision: manifest::Precision,
+    /// Its arithmetic is not that of the engine that made the golden vectors: it may round elsewhere.
+    pub rounds_elsewhere: bool,
 }
 
 /// Which of a model's two networks.

@@ -31,7 +31,10 @@ pub fn manifest() -> Manifest {
         view: ViewSpec { width: 32, height: 32, frames: Frames::Single, crop: Crop::Full, motion: None },
         features: Features { size: 1, map: [1, 1] },
         thresholds: BTreeMap::from([("Fighting".into(), 0.5)]),
-        tolerances: BTreeMap::from([(Precision::Fp32, Tolerance { features: 1e-6, probabilities: 1e-6 })]),
+        tolerances: BTreeMap::from([(
+            Precision::Fp32,
+            Tolerance { features: 1e-6, features_cosine: None, probabilities: 1e-6 },
+        )]),
         files: Vec::new(),
     }
 }
@@ -54,7 +57,7 @@ pub fn by_brightness(manifest: &Manifest) -> Engine {
 pub fn engine(manifest: &Manifest, script: impl FnMut(&[f32]) -> Vec<f32> + Send + 'static) -> Engine {
     let shared = Shared::default();
     Engine {
-        info: EngineInfo { runtime: "scripted".into(), precision: Precision::Fp32 },
+        info: EngineInfo { runtime: "scripted".into(), precision: Precision::Fp32, rounds_elsewhere: false },
         encoder: Box::new(Brightness { shared: shared.clone(), len_bytes: manifest.view.len_bytes() }),
         head: Box::new(Script {
             shared,

@@ -92,6 +92,17 @@ impl<T: Clone> Window<T> {
         self.wait = 0;
     }
 
+    /// Puts other features in the place of its frames', oldest first: another engine's of the same frames. Starts anew where
+    /// they are not as many.
+    pub fn represent(&mut self, features: Vec<T>) {
+        if features.len() != self.items.len() {
+            return self.restart();
+        }
+        for (item, features) in self.items.iter_mut().zip(features) {
+            item.features = features;
+        }
+    }
+
     /// Takes the next frame; a snapshot if one is due.
     pub fn push(&mut self, item: Item<T>) -> Option<Snapshot<T>> {
         if self.items.len() == self.length {

@@ -7,12 +7,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engines::Handover;
 use super::events::{Event, Events};
 use super::health::Health;
 use super::incidents::{Inbox, Work};
 use super::pressure::{INTERVAL, Interval, Pressure};
 use crate::agent::capture::Frame;
-use crate::agent::infer::classifier::Classifier;
+use crate::agent::infer::Engine;
+use crate::agent::infer::classifier::{Classifier, InferError};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
@@ -20,6 +22,8 @@ use crate::base::queue::{Popped, Queue};
 
 /// The longest wait between two rounds.
 const ROUND: Duration = Duration::from_millis(200);
+/// So many passes without one that works, and another engine is asked for.
+const FAILED_PASSES: u32 = 5;
 /// Frames in one pass.
 const BATCH: usize = 8;
 
@@ -37,6 +41,8 @@ pub struct Inference {
     pub health: Arc<Health>,
     /// For those times.
     pub clock: Arc<dyn Clock>,
+    /// Where another engine may come from.
+    pub handover: Arc<Handover>,
 }
 
 impl Inference {
@@ -51,8 +57,11 @@ impl Inference {
 
     /// Waits for frames and looks at them; a break: none will come.
     fn round(&mut self, watch: &mut Watch) -> ControlFlow<()> {
+        if let Some(engine) = self.handover.take() {
+            self.take_over(engine, watch);
+        }
         match self.frames.pop(ROUND) {
-            Popped::Item(first) => watch.busy += self.pass(first),
+            Popped::Item(first) => watch.busy += self.pass(first, &mut watch.failed_passes),
             Popped::TimedOut => {}
             Popped::Closed => return ControlFlow::Break(()),
         }
@@ -62,8 +71,26 @@ impl Inference {
         ControlFlow::Continue(())
     }
 
+    /// Lets an engine serve that was handed over.
+    fn take_over(&mut self, engine: Engine, watch: &mut Watch) {
+        let info = engine.info.clone();
+        let began = self.clock.now();
+        match self.classifier.replace(engine) {
+            Ok(old) => {
+                let took = self.clock.now().since(began).as_millis();
+                log::info!("{} serves now, and not {}; it took over in {took} ms", info.runtime, old.info.runtime);
+                self.health.engine_is(info);
+            }
+            Err((_, e)) => {
+                log::error!("{} cannot take over: {}", info.runtime, Chain(&e));
+                self.handover.is_broken();
+            }
+        }
+        watch.failed_passes = 0;
+    }
+
     /// One pass; what it took.
-    fn pass(&mut self, first: Frame) -> Duration {
+    fn pass(&mut self, first: Frame, failed_passes: &mut u32) -> Duration {
         let mut batch = vec![first];
         while batch.len() < BATCH
             && let Popped::Item(frame) = self.frames.pop(Duration::ZERO)
@@ -73,6 +100,11 @@ impl Inference {
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
         let took = self.clock.now().since(began);
+        let failed = results.iter().all(|r| matches!(r, Err(InferError::Engine { .. })));
+        *failed_passes = if failed { *failed_passes + 1 } else { 0 };
+        if *failed_passes == FAILED_PASSES {
+            self.handover.is_broken();
+        }
         self.health.inferred(batch.iter().map(|f| f.arrival), took);
         for (frame, result) in batch.iter().zip(results) {
             match result {
@@ -101,6 +133,8 @@ struct Watch {
     pressure: Pressure,
     began: Mono,
     busy: Duration,
+    /// One after the other.
+    failed_passes: u32,
     /// Frames that had come, and been let go, when it began.
     frames: (u64, u64),
 }

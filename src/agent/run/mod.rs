@@ -30,6 +30,7 @@ pub mod service;
 
 mod cameras;
 mod doors;
+mod engines;
 mod health;
 mod incidents;
 mod inference;
@@ -71,6 +72,7 @@ use crate::contract::command::CommandSink;
 use crate::contract::heartbeat::HealthSource;
 
 use cameras::CameraSink;
+use engines::{Better, Handover, Keeper};
 use events::Events;
 use health::{Health, RingWatch};
 use incidents::{Inbox, Worker};
@@ -94,6 +96,9 @@ const END_WITHIN: Duration = Duration::from_secs(8);
 /// What all of them together may take: below the unit's `TimeoutStopSec` of 40 s.
 const ALL_END_WITHIN: Duration = Duration::from_secs(30);
 
+/// Where a better engine than the CPU's comes from, if there is one.
+type MakeBetter = fn(&Config, &Model, &Arc<dyn Clock>) -> Option<Box<dyn Better>>;
+
 /// A running daemon. Dropping it without [`Daemon::drain`] leaves its threads behind.
 pub struct Daemon {
     live: Arc<Live>,
@@ -104,6 +109,7 @@ pub struct Daemon {
     health: Arc<Health>,
     inbox: Inbox,
     // In the order in which they end.
+    keeper: (StopToken, Vec<Stage>),
     capture: (StopToken, Vec<Stage>),
     inference: (Queue<Frame>, Vec<Stage>),
     incidents: Vec<Stage>,
@@ -120,7 +126,7 @@ impl Daemon {
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Daemon, StartError> {
         let m = config.model.clone();
         let load = move |model: &Model| offline::load_engine(model, m.precision, m.threads, m.onnxruntime.as_deref());
-        Daemon::start_with(config, clock, load)
+        Daemon::start_inner(config, clock, load, engines::better)
     }
 
     /// The same with an engine of the caller's for the model that the config names; `load` is asked only if a camera is
@@ -128,7 +134,16 @@ impl Daemon {
     pub fn start_with(
         config: Config,
         clock: Arc<dyn Clock>,
-        load: impl FnOnce(&Model) -> Result<Engine, offline::LoadError>,
+        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + 'static,
+    ) -> Result<Daemon, StartError> {
+        Daemon::start_inner(config, clock, load, |_, _, _| None)
+    }
+
+    fn start_inner(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + 'static,
+        better: MakeBetter,
     ) -> Result<Daemon, StartError> {
         // Before READY: a first scan of the plugins takes its time.
         capture::init()?;
@@ -236,7 +251,16 @@ impl Daemon {
         let same_camera: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
         // In place: each camera's turn comes, however far inference falls behind.
         let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestInPlace(same_camera));
-        let options = Options { sample_fps: None, stride: config.model.stride };
+        let better = engine.is_some().then(|| better(&config, &model, &clock)).flatten();
+        let options = Options { sample_fps: None, stride: config.model.stride, replaceable: better.is_some() };
+        let handover = Arc::new(Handover::default());
+        let keeper_stop = StopToken::new();
+        let keeper = better.map(|better| Keeper {
+            better,
+            fallback: Box::new(move || Ok(load(&model)?)),
+            handover: handover.clone(),
+            health: health.clone(),
+        });
         let inference_stages = match engine {
             None => Vec::new(),
             Some(engine) => {
@@ -247,6 +271,7 @@ impl Daemon {
                     events: events.clone(),
                     health: health.clone(),
                     clock: clock.clone(),
+                    handover,
                 };
                 vec![spawn.stage("infer", move |beat| inference.run(beat))?]
             }
@@ -343,6 +368,14 @@ impl Daemon {
             runtime: &runtime,
         };
         let network = network.start(listener, control, desk);
+        // Not the watchdog's: see the module. Its panic costs the better engine and nothing else.
+        let keepers = keeper.map(|keeper| {
+            let (stop, lost) =
+                (keeper_stop.clone(), || log::error!("there will be no better engine: its keeper panicked"));
+            Stage::spawn("engine", lost, move || keeper.run(&stop))
+                .map_err(|source| StartError::Thread { what: "engine".into(), source })
+        });
+        let keepers: Vec<Stage> = keepers.transpose()?.into_iter().collect();
         let commands_stop = StopToken::new();
         let commands_stage = spawn.stage("commands", {
             let stop = commands_stop.clone();
@@ -356,6 +389,7 @@ impl Daemon {
             panicked,
             health,
             inbox,
+            keeper: (keeper_stop, keepers),
             capture: (capture_stop, capture_stages),
             inference: (frames, inference_stages),
             incidents: vec![incident_stage],
@@ -405,6 +439,7 @@ impl Daemon {
         let clock = SystemClock::new();
         let left = || ALL_END_WITHIN.saturating_sub(clock.now().since(Mono::ZERO));
         // Nothing new is begun.
+        self.keeper.0.stop();
         self.commands.0.stop();
         report.join(self.commands.1, left());
         // That cameras go now is no trouble.
@@ -418,6 +453,7 @@ impl Daemon {
         report.join(self.capture.1, left());
         self.inference.0.close();
         report.join(self.inference.1, left());
+        report.join(self.keeper.1, left());
         self.inbox.close();
         report.join(self.incidents, left());
         self.clips.0.stop();

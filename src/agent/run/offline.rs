@@ -159,7 +159,7 @@ impl Pipeline {
         let model = open_model(&options.model)?;
         let engine = load_engine(&model, options.precision, options.threads, None)?;
         let manifest = Arc::new(model.manifest().clone());
-        let chosen = classifier::Options { sample_fps: options.sample_fps, stride: options.stride };
+        let chosen = classifier::Options { sample_fps: options.sample_fps, stride: options.stride, replaceable: false };
         Ok(Pipeline {
             classifier: Classifier::new(Arc::clone(&manifest), engine, chosen),
             reference: model.reference(),

@@ -84,8 +84,9 @@ fn arming(state: &ArmingState) -> String {
 
 fn inference(i: &InferenceHealth) -> String {
     let (frame, delay) = (i.frame_ms, i.delay_ms);
+    let better = i.better_engine.as_ref().map(|words| format!("; a better engine: {words}")).unwrap_or_default();
     format!(
-        "{}: {} % busy, {:.1} ms a frame (p99 {:.1}), {:.0} ms from a frame's arrival to its end (p99 {:.0})",
+        "{}: {} % busy, {:.1} ms a frame (p99 {:.1}), {:.0} ms from a frame's arrival to its end (p99 {:.0}){better}",
         i.engine, i.busy_percent, frame.median, frame.p99, delay.median, delay.p99
     )
 }

@@ -91,7 +91,8 @@ fn too_short_a_video_is_padded_once_and_forgotten() {
 fn the_caller_may_choose_rate_and_stride() {
     let manifest = Arc::new(scripted::manifest());
     let engine = scripted::by_brightness(&manifest);
-    let mut c = Classifier::new(manifest, engine, Options { sample_fps: Some(2.0), stride: Some(1) });
+    let mut c =
+        Classifier::new(manifest, engine, Options { sample_fps: Some(2.0), stride: Some(1), replaceable: false });
     let made: Vec<_> = (0..18).filter_map(|n| c.push(&frame("slow", n * 500, 9)).expect("good frames")).collect();
     assert_eq!(made.len(), 3, "half a second is no gap at 2 frames a second");
     assert!((made[0].sample_fps - 2.0).abs() < 1e-4);
@@ -177,4 +178,57 @@ proptest! {
         }
         prop_assert_eq!(batched.encoded(), frames.len() as u64);
     }
+}
+
+/// What two cameras score over 40 frames; before frame `at`, `replace` may do something.
+fn scores_of_two(options: Options, at: u64, replace: impl Fn(&mut Classifier)) -> Vec<Score> {
+    let manifest = Arc::new(scripted::manifest());
+    let engine = scripted::by_brightness(&manifest);
+    let mut c = Classifier::new(manifest, engine, options);
+    let mut scores = Vec::new();
+    for n in 0..40u64 {
+        if n == at {
+            replace(&mut c);
+        }
+        // The second camera loses half a second on the way, and another one comes later.
+        let second = if n < 20 { n * 125 } else { n * 125 + 500 };
+        let batch = [frame("a", n * 125, (n * 6) as u8), frame("b", second, (250 - n * 5) as u8)];
+        scores.extend(c.push_batch(&batch).into_iter().map(|r| r.expect("good frames")).flatten());
+    }
+    scores
+}
+
+#[test]
+fn an_engine_that_takes_over_knows_what_the_one_before_saw() {
+    let options = Options { replaceable: true, ..Options::default() };
+    let expected = scores_of_two(options, 99, |_| {});
+    assert!(expected.len() > 10, "{}", expected.len());
+    for at in [1, 7, 16, 21, 30] {
+        let found = scores_of_two(options, at, |c| {
+            let other = scripted::by_brightness(&scripted::manifest());
+            assert!(c.replace(other).is_ok());
+        });
+        assert_eq!(found, expected, "replaced before frame {at}");
+    }
+}
+
+#[test]
+fn an_engine_that_cannot_take_over_leaves_the_one_before_as_it_was() {
+    struct Broken;
+    impl Encoder for Broken {
+        fn encode(&mut self, _: &[&[u8]]) -> Result<Vec<Slot>, EngineError> {
+            Err(EngineError::Run { network: Network::Encoder, source: "the GPU fell off the bus".into() })
+        }
+        fn features(&self, _: &Slot) -> Result<Vec<f32>, EngineError> {
+            Err(EngineError::ForeignSlot)
+        }
+    }
+    let options = Options { replaceable: true, ..Options::default() };
+    let expected = scores_of_two(options, 99, |_| {});
+    let found = scores_of_two(options, 20, |c| {
+        let other = Engine { encoder: Box::new(Broken), ..scripted::by_brightness(&scripted::manifest()) };
+        let (_, e) = c.replace(other).err().expect("it does not work");
+        assert!(e.to_string().contains("encoder"), "{e}");
+    });
+    assert_eq!(found, expected);
 }

@@ -96,7 +96,8 @@ fn the_classifier_streams_what_a_window_at_once_gives() {
     let (_dir, model) = Tiny::new().with_golden().open();
     let manifest = Arc::new(model.manifest().clone());
     let golden = model.golden().expect("made above");
-    let mut classifier = Classifier::new(manifest, engine_of(&model), Options { stride: Some(2), sample_fps: None });
+    let mut classifier =
+        Classifier::new(manifest, engine_of(&model), Options { stride: Some(2), ..Options::default() });
     let scores: Vec<_> = golden.frames.iter().filter_map(|f| classifier.push(f).expect("good frames")).collect();
     assert_eq!(scores.len(), 2, "18 frames, a window at 16 and at 18");
     model.prove(&mut engine_of(&model)).expect("the same two windows at once");

@@ -54,7 +54,9 @@ pub struct Health {
     started: Mono,
     sensors: Sensors,
     facts: DeviceFacts,
-    engine: Option<EngineInfo>,
+    engine: Mutex<Option<EngineInfo>>,
+    /// What becomes of a better engine.
+    better_engine: Mutex<Option<String>>,
     cameras: BTreeMap<CameraId, Arc<CameraRecord>>,
     inference: Mutex<Inference>,
     /// The sampling rate in force, in eighths of the model's.
@@ -93,7 +95,8 @@ impl Health {
             clock,
             sensors,
             facts: DeviceFacts { agent_version: env!("CARGO_PKG_VERSION").to_owned(), model: Some(model) },
-            engine,
+            engine: Mutex::new(engine),
+            better_engine: Mutex::default(),
             cameras,
             inference: Mutex::default(),
             rate: AtomicU8::new(Rate::FULL.eighths()),
@@ -105,6 +108,16 @@ impl Health {
             machine: Mutex::default(),
             version: watch::Sender::new(0),
         }
+    }
+
+    /// Another engine serves from now on.
+    pub fn engine_is(&self, engine: EngineInfo) {
+        *self.engine.lock().expect("nothing panics under this lock") = Some(engine);
+    }
+
+    /// What becomes of a better engine; none: nothing is to be said.
+    pub fn better_engine(&self, words: Option<String>) {
+        *self.better_engine.lock().expect("nothing panics under this lock") = words;
     }
 
     /// A camera's record; one that no config names has one that nobody reads.
@@ -316,6 +329,7 @@ impl Health {
             frame_ms: inference.frame.timing(),
             delay_ms: inference.delay.timing(),
             busy_percent: self.busy_percent.load(Ordering::Relaxed),
+            better_engine: self.better_engine.lock().expect("nothing panics under this lock").clone(),
         }
     }
 }
@@ -327,6 +341,7 @@ impl HealthSource for Health {
         let health =
             |id, record: &CameraRecord| record.health(now, self.rate(), rings.and_then(|r| r.get(id)).map(Arc::as_ref));
         let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), health(id, record))).collect();
+        let engine = self.engine.lock().expect("nothing panics under this lock").clone();
         let machine = *self.machine.lock().expect("nothing panics under this lock");
         let mut drops = BTreeMap::from([
             ("scores_out_of_order".to_owned(), machine.out_of_order),
@@ -348,7 +363,7 @@ impl HealthSource for Health {
             uptime_s: now.since(self.started).as_secs(),
             cameras,
             drops,
-            inference: self.engine.as_ref().map(|engine| self.inference(engine)),
+            inference: engine.as_ref().map(|engine| self.inference(engine)),
             memory: readings.memory,
             stalls: readings.stalls,
             disks: readings.disk.map(|disk| ("state".to_owned(), disk)).into_iter().collect(),

@@ -11,7 +11,7 @@ use crate::agent::clip::Rules;
 use crate::agent::config::{self, CameraId, Pace};
 use crate::agent::health::Sensors;
 use crate::agent::infer::classifier::Options;
-use crate::agent::infer::{Encoder, Engine, EngineError, Slot, scripted};
+use crate::agent::infer::{Encoder, Engine, EngineError, EngineInfo, Slot, scripted};
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::run::cameras::CameraSink;
 use crate::agent::run::health::{CameraRecord, RingWatch};
@@ -98,11 +98,12 @@ impl Rig {
         };
         let inference = Inference {
             frames: frames.clone(),
-            classifier: Classifier::new(manifest, engine, Options::default()),
+            classifier: Classifier::new(manifest, engine, Options { replaceable: true, ..Options::default() }),
             inbox: Inbox::default(),
             events: Events::default(),
             health: health.clone(),
             clock: clock.clone(),
+            handover: Arc::default(),
         };
         let cameras = fps.iter().enumerate().map(camera).collect();
         Rig { _dir: dir, clock, each, health, inference, watch: Watch::default(), cameras }
@@ -209,4 +210,43 @@ fn a_slow_camera_is_blind_beside_a_good_one_that_sees() {
     assert!(slow.blind.is_some_and(|why| why.contains("frames a second come and the model needs 5.0")));
     assert!(good.windows > 50 && good.blind.is_none());
     assert!(rig.health.summary().contains("blind: c0"), "{}", rig.health.summary());
+}
+
+/// An encoder that fails from a given pass on.
+struct Fails(Box<dyn Encoder>, u32);
+
+impl Encoder for Fails {
+    fn encode(&mut self, views: &[&[u8]]) -> Result<Vec<Slot>, EngineError> {
+        self.1 = self.1.saturating_sub(1);
+        match self.1 {
+            0 => Err(EngineError::Run { network: crate::agent::infer::Network::Encoder, source: "no".into() }),
+            _ => self.0.encode(views),
+        }
+    }
+    fn features(&self, slot: &Slot) -> Result<Vec<f32>, EngineError> {
+        self.0.features(slot)
+    }
+}
+
+#[test]
+fn an_engine_that_is_handed_over_serves_without_a_gap_and_one_that_fails_is_told_of() {
+    let mut rig = Rig::new(&[25.0], Duration::from_millis(5));
+    rig.run(10);
+    let before = rig.heartbeat(0).windows;
+    let other = scripted::by_brightness(&scripted::manifest());
+    let info = EngineInfo { runtime: "the GPU".into(), ..other.info.clone() };
+    let encoder: Box<dyn Encoder> = Box::new(Fails(other.encoder, 200));
+    rig.inference.handover.offer(Engine { info, encoder, ..other });
+    rig.run(10);
+    let report = rig.health.report();
+    assert_eq!(report.inference.expect("an engine").engine, "the GPU");
+    // 8 frames a second with a stride of 4: 20 windows in 10 s, had nothing happened.
+    assert!((19..=21).contains(&(rig.heartbeat(0).windows - before)), "{}", rig.heartbeat(0).windows - before);
+    assert!(!rig.inference.handover.was_broken());
+    rig.run(20);
+    assert!(rig.inference.handover.was_broken(), "it fails with every frame");
+    let seen = rig.heartbeat(0).windows;
+    rig.inference.handover.offer(scripted::by_brightness(&scripted::manifest()));
+    rig.run(10);
+    assert!(rig.heartbeat(0).windows > seen + 10, "the other one serves");
 }

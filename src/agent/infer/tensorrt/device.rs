@@ -1,0 +1,110 @@
+//! The GPU: one CUDA context for the process, one stream for each engine.
+//!
+//! Invariants: nothing here panics where no driver is; all device memory of an engine is used on its one stream.
+
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
+
+use super::ffi::{self, Buffer};
+
+/// Why there is no GPU to run on.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No libcuda.
+    #[error("there is no CUDA driver (libcuda.so) on this machine")]
+    NoDriver,
+    /// The driver said no.
+    #[error("CUDA: {operation}: {}", words(source))]
+    Cuda {
+        /// What was tried.
+        operation: &'static str,
+        /// What it said.
+        source: DriverError,
+    },
+}
+
+/// The driver's own words; asking for them must not fail either.
+fn words(e: &DriverError) -> String {
+    match e.error_string() {
+        Ok(text) => format!("{} ({:?})", text.to_string_lossy(), e.0),
+        Err(_) => format!("{:?}", e.0),
+    }
+}
+
+/// A GPU and a stream on it.
+#[derive(Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+}
+
+/// What a GPU is: plans do not travel between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// As the driver calls it.
+    pub name: String,
+    /// Major and minor.
+    pub compute_capability: (i32, i32),
+    /// Of the driver: 11040 is 11.4.
+    pub cuda: i32,
+    /// Multiprocessors.
+    pub multiprocessors: i32,
+    /// Shares its memory with the processor, as on a Jetson.
+    pub integrated: bool,
+}
+
+impl Device {
+    /// The first GPU, with a stream of its own.
+    pub fn open() -> Result<Device, DeviceError> {
+        if !ffi::has_driver() {
+            return Err(DeviceError::NoDriver);
+        }
+        let fail = |operation| move |source| DeviceError::Cuda { operation, source };
+        let context = CudaContext::new(0).map_err(fail("open the GPU"))?;
+        ffi::order_by_stream(&context);
+        let stream = context.new_stream().map_err(fail("make a stream"))?;
+        Ok(Device { context, stream })
+    }
+
+    /// What it is.
+    pub fn gpu(&self) -> Result<Gpu, DeviceError> {
+        let fail = |source| DeviceError::Cuda { operation: "ask what the GPU is", source };
+        Ok(Gpu {
+            name: self.context.name().map_err(fail)?,
+            compute_capability: self.context.compute_capability().map_err(fail)?,
+            cuda: ffi::driver_version().map_err(fail)?,
+            multiprocessors: self
+                .context
+                .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+                .map_err(fail)?,
+            integrated: self.context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED).map_err(fail)? != 0,
+        })
+    }
+
+    /// Free and total device memory, in bytes.
+    pub fn memory(&self) -> Result<(usize, usize), DriverError> {
+        self.context.mem_get_info()
+    }
+
+    /// Makes this the GPU of the calling thread: TensorRT works on whatever is current.
+    pub fn bind(&self) -> Result<(), DriverError> {
+        self.context.bind_to_thread()
+    }
+
+    /// Device memory of zeros.
+    pub fn alloc(&self, bytes: usize) -> Result<Buffer, DriverError> {
+        self.stream.alloc_zeros(bytes).map(|slice| Arc::new(Mutex::new(slice)))
+    }
+
+    /// The CUDA context.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+}

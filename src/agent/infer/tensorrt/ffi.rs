@@ -1,0 +1,611 @@
+//! The only file with `unsafe` of the TensorRT engine: the shim's C interface (`shim/vedette_trt.h`) behind types that
+//! cannot be misused, and the two calls of cudarc that are unsafe.
+//!
+//! Invariants, which make what is offered here safe: an object of the shim is made by its own constructor, is held by
+//! whoever holds what was made from it, and is freed once, after these; a [`Context`] holds the device memory that it
+//! was told the addresses of, and each was found large enough for the largest batch; nothing of it is freed while the
+//! stream that it was last put on still works.
+//!
+//! What does not belong here: deciding anything.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr::{null, null_mut};
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice};
+use libloading::Library;
+
+use super::types::{Items, Kind, ShimError, Tensor, Typing, Version};
+use crate::base::error::Chain;
+
+/// What this agent expects `vt_abi()` to say.
+const ABI: i32 = 1;
+const MAX_DIMS: usize = 8;
+const NAME_BYTES: usize = 128;
+const MESSAGE_BYTES: usize = 2048;
+
+/// Device memory that several contexts may know.
+pub type Buffer = Arc<Mutex<CudaSlice<u8>>>;
+
+#[repr(C)]
+struct RawError {
+    code: i32,
+    message: [c_char; MESSAGE_BYTES],
+}
+
+impl RawError {
+    fn new() -> RawError {
+        RawError { code: 0, message: [0; MESSAGE_BYTES] }
+    }
+
+    /// The result of a call that returned `code` and may have filled this.
+    fn result(self, code: i32) -> Result<(), ShimError> {
+        if code == 0 {
+            return Ok(());
+        }
+        let message = text_of(&self.message);
+        let message = if message.is_empty() { format!("the TensorRT shim failed with code {code}") } else { message };
+        Err(ShimError { kind: Kind::of(code), message })
+    }
+}
+
+fn text_of(bytes: &[c_char]) -> String {
+    let bytes: Vec<u8> = bytes.iter().map(|b| b.cast_unsigned()).take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[repr(C)]
+struct RawTensor {
+    name: [c_char; NAME_BYTES],
+    is_input: i32,
+    ty: i32,
+    rank: i32,
+    dims: [i64; MAX_DIMS],
+    batches: [i64; 3],
+}
+
+#[repr(C)]
+struct RawBuild {
+    onnx: *const c_void,
+    onnx_bytes: u64,
+    outputs: *const *const c_char,
+    output_count: u32,
+    batches: [i64; 3],
+    precision: i32,
+    dla_core: i32,
+    optimisation_level: i32,
+    workspace_bytes: u64,
+    timing_cache: *const c_void,
+    timing_cache_bytes: u64,
+    progress: Option<extern "C" fn(*mut c_void, *const c_char, i32, i32) -> i32>,
+    progress_user: *mut c_void,
+}
+
+/// An opaque object of the shim.
+type Raw = *mut c_void;
+type Log = extern "C" fn(*mut c_void, i32, *const c_char);
+
+/// Declares the table of the shim's functions, each found by its own name.
+macro_rules! functions {
+    ($($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
+        struct Functions { $($name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)* }
+        impl Functions {
+            fn of(library: &Library) -> Result<Functions, libloading::Error> {
+                // SAFETY: these are the names and the types of `vedette_trt.h`; whether the library is one with that
+                // interface has been asked of `vt_abi`, whose type never changes.
+                unsafe { Ok(Functions { $($name: *library.get(stringify!($name).as_bytes())?,)* }) }
+            }
+        }
+    };
+}
+
+functions! {
+    vt_headers_version: fn() -> i32;
+    vt_flavour: fn() -> *const c_char;
+    vt_open: fn(*const c_char, *const c_char, Log, *mut c_void, *mut Raw, *mut RawError) -> i32;
+    vt_close: fn(Raw);
+    vt_library_version: fn(Raw) -> i32;
+    vt_build_plan: fn(Raw, *const RawBuild, *mut Raw, *mut Raw, *mut RawError) -> i32;
+    vt_blob_data: fn(Raw) -> *const u8;
+    vt_blob_bytes: fn(Raw) -> u64;
+    vt_blob_free: fn(Raw);
+    vt_engine_load: fn(Raw, *const c_void, u64, *mut Raw, *mut RawError) -> i32;
+    vt_engine_free: fn(Raw);
+    vt_engine_tensors: fn(Raw) -> u32;
+    vt_engine_tensor: fn(Raw, u32, *mut RawTensor) -> i32;
+    vt_engine_device_bytes: fn(Raw) -> u64;
+    vt_context_new: fn(Raw, *mut Raw, *mut RawError) -> i32;
+    vt_context_free: fn(Raw);
+    vt_context_shape: fn(Raw, *const c_char, *const i64, i32, *mut RawError) -> i32;
+    vt_context_address: fn(Raw, *const c_char, *mut c_void, *mut RawError) -> i32;
+    vt_context_enqueue: fn(Raw, *mut c_void, *mut RawError) -> i32;
+}
+
+/// The version of the TensorRT library at `path`, asked of its one C function that all versions have.
+pub fn library_version(path: &Path) -> Result<Version, ShimError> {
+    let unfit = |kind, e: libloading::Error| ShimError { kind, message: format!("{}: {}", path.display(), Chain(&e)) };
+    // SAFETY: opening runs the library's initialisers: it is NVIDIA's, named by the installer or by the system.
+    let library = unsafe { Library::new(path) }.map_err(|e| unfit(Kind::Library, e))?;
+    // SAFETY: `getInferLibVersion` has this type in every version since TensorRT 4.
+    let version: libloading::Symbol<'_, unsafe extern "C" fn() -> i32> =
+        unsafe { library.get(b"getInferLibVersion") }.map_err(|e| unfit(Kind::Symbol, e))?;
+    // SAFETY: as above; it takes nothing and touches nothing.
+    let version = unsafe { version() };
+    // Closing and opening it again is slow, and what it started does not always survive: it stays.
+    std::mem::forget(library);
+    Ok(Version(version))
+}
+
+/// A compiled shim, opened.
+pub struct Shim {
+    functions: Functions,
+    path: PathBuf,
+    _library: Library,
+}
+
+impl Shim {
+    /// Opens the shim at `path`. It loads nothing of NVIDIA.
+    pub fn open(path: &Path) -> Result<Arc<Shim>, ShimError> {
+        let unfit = |e: libloading::Error| ShimError {
+            kind: Kind::Library,
+            message: format!("{} cannot be used as a TensorRT shim: {}", path.display(), Chain(&e)),
+        };
+        // SAFETY: the shim is ours; it has no initialisers of its own.
+        let library = unsafe { Library::new(path) }.map_err(unfit)?;
+        // SAFETY: `vt_abi` has this type in every version of the interface.
+        let abi: libloading::Symbol<'_, unsafe extern "C" fn() -> i32> =
+            unsafe { library.get(b"vt_abi") }.map_err(unfit)?;
+        // SAFETY: as above.
+        let abi = unsafe { abi() };
+        if abi != ABI {
+            let path = path.display();
+            let message = format!(
+                "{path} has interface {abi}, and this agent needs {ABI}: build it again with `vedette engine build-shim`"
+            );
+            return Err(ShimError { kind: Kind::Version, message });
+        }
+        let functions = Functions::of(&library).map_err(unfit)?;
+        Ok(Arc::new(Shim { functions, path: path.into(), _library: library }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version of the headers that it was compiled with.
+    pub fn headers(&self) -> Version {
+        // SAFETY: takes nothing and may be called at any time.
+        Version(unsafe { (self.functions.vt_headers_version)() })
+    }
+
+    /// "TensorRT" or "TensorRT-RTX".
+    pub fn flavour(&self) -> String {
+        // SAFETY: takes nothing; gives a constant that ends with 0.
+        unsafe { CStr::from_ptr((self.functions.vt_flavour)()) }.to_string_lossy().into_owned()
+    }
+}
+
+/// The TensorRT library, opened by the shim of its version.
+pub struct TensorRt {
+    shim: Arc<Shim>,
+    raw: Raw,
+}
+
+// SAFETY: the header says that an object belongs to one thread at a time; `TensorRt` is used by `&self` from the thread
+// that holds it, and what it makes may be used by another only when moved there whole. Its calls through `&self` (load,
+// build, version) are TensorRT's own thread-safe ones: runtime and builder are made for each call.
+unsafe impl Send for TensorRt {}
+// SAFETY: as above.
+unsafe impl Sync for TensorRt {}
+
+extern "C" fn log(_: *mut c_void, severity: i32, message: *const c_char) {
+    if message.is_null() {
+        return;
+    }
+    // SAFETY: the header says that it ends with 0 and lives for the call.
+    let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+    let level = match severity {
+        0 | 1 => log::Level::Error,
+        2 => log::Level::Warn,
+        3 => log::Level::Debug,
+        _ => log::Level::Trace,
+    };
+    log::log!(target: "tensorrt", level, "{message}");
+}
+
+impl TensorRt {
+    /// Opens `library` with `shim`, and `parser` where something will be built.
+    pub fn open(shim: Arc<Shim>, library: &Path, parser: Option<&Path>) -> Result<Arc<TensorRt>, ShimError> {
+        let (library, parser) = (c_path(library)?, parser.map(c_path).transpose()?);
+        let (mut raw, mut error) = (null_mut(), RawError::new());
+        let parser = parser.as_ref().map_or(null(), |p| p.as_ptr());
+        // SAFETY: both strings end with 0 and live for the call; `log` may be called from any thread; `raw` and `error`
+        // are ours to be filled.
+        let code = unsafe { (shim.functions.vt_open)(library.as_ptr(), parser, log, null_mut(), &mut raw, &mut error) };
+        error.result(code)?;
+        Ok(Arc::new(TensorRt { shim, raw }))
+    }
+
+    /// What the library says it is.
+    pub fn version(&self) -> Version {
+        // SAFETY: `raw` is alive as long as `self`.
+        Version(unsafe { (self.shim.functions.vt_library_version)(self.raw) })
+    }
+
+    /// The shim it was opened with.
+    pub fn shim(&self) -> &Shim {
+        &self.shim
+    }
+
+    /// Builds a plan; `progress` hears of each step and may break it off.
+    pub fn build(&self, request: &Request<'_>, progress: &mut Progress<'_>) -> Result<Built, ShimError> {
+        let outputs = request.outputs.iter().map(|o| c_text(o)).collect::<Result<Vec<_>, _>>()?;
+        let outputs: Vec<*const c_char> = outputs.iter().map(|o| o.as_ptr()).collect();
+        let mut step = Step { tell: progress, panicked: false };
+        let raw = RawBuild {
+            onnx: request.onnx.as_ptr().cast(),
+            onnx_bytes: request.onnx.len() as u64,
+            outputs: outputs.as_ptr(),
+            output_count: u32::try_from(outputs.len()).expect("a handful"),
+            batches: request.batches,
+            precision: request.precision as i32,
+            dla_core: request.dla_core.map_or(-1, i32::from),
+            optimisation_level: request.optimisation_level.map_or(-1, i32::from),
+            workspace_bytes: request.workspace_bytes,
+            timing_cache: request.timing_cache.map_or(null(), |c| c.as_ptr().cast()),
+            timing_cache_bytes: request.timing_cache.map_or(0, |c| c.len() as u64),
+            progress: Some(on_progress),
+            progress_user: (&raw mut step).cast(),
+        };
+        let (mut plan, mut cache, mut error) = (null_mut(), null_mut(), RawError::new());
+        // SAFETY: every pointer in `raw` is to something that lives until after the call (`outputs` and its strings,
+        // `step`, the request's bytes), and the call keeps none of them; the results are ours to be filled.
+        let code = unsafe { (self.shim.functions.vt_build_plan)(self.raw, &raw, &mut plan, &mut cache, &mut error) };
+        error.result(code)?;
+        Ok(Built { plan: self.blob(plan).unwrap_or_default(), timing_cache: self.blob(cache) })
+    }
+
+    /// The bytes of a blob, which is freed.
+    fn blob(&self, blob: Raw) -> Option<Vec<u8>> {
+        if blob.is_null() {
+            return None;
+        }
+        let f = &self.shim.functions;
+        // SAFETY: the shim has just given it to us; its data is as long as it says and lives until it is freed, which
+        // happens here, once.
+        unsafe {
+            let bytes = usize::try_from((f.vt_blob_bytes)(blob)).expect("it lies in this address space");
+            let copy = std::slice::from_raw_parts((f.vt_blob_data)(blob), bytes).to_vec();
+            (f.vt_blob_free)(blob);
+            Some(copy)
+        }
+    }
+
+    /// Makes a plan ready to run. The current device's context has to be bound.
+    pub fn load(self: &Arc<Self>, plan: &[u8]) -> Result<Arc<Plan>, ShimError> {
+        let f = &self.shim.functions;
+        let (mut raw, mut error) = (null_mut(), RawError::new());
+        // SAFETY: `plan` lives for the call, which copies what it needs.
+        let code =
+            unsafe { (f.vt_engine_load)(self.raw, plan.as_ptr().cast(), plan.len() as u64, &mut raw, &mut error) };
+        error.result(code)?;
+        let mut plan = Plan { library: Arc::clone(self), raw, tensors: Vec::new() };
+        // SAFETY: `raw` is alive as long as `plan`.
+        let count = unsafe { (f.vt_engine_tensors)(raw) };
+        for index in 0..count {
+            let mut tensor =
+                RawTensor { name: [0; NAME_BYTES], is_input: 0, ty: 0, rank: 0, dims: [0; MAX_DIMS], batches: [0; 3] };
+            // SAFETY: `index` is below the count that it gave; `tensor` is ours to be filled.
+            let code = unsafe { (f.vt_engine_tensor)(raw, index, &mut tensor) };
+            RawError::new().result(code)?;
+            plan.tensors.push(Tensor::of(&tensor)?);
+        }
+        Ok(Arc::new(plan))
+    }
+}
+
+impl Drop for TensorRt {
+    fn drop(&mut self) {
+        // SAFETY: whatever was made from it holds it, so nothing is left.
+        unsafe { (self.shim.functions.vt_close)(self.raw) }
+    }
+}
+
+/// A plan to be built.
+pub struct Request<'a> {
+    /// The network.
+    pub onnx: &'a [u8],
+    /// Which outputs are wanted.
+    pub outputs: &'a [&'a str],
+    /// Smallest, likeliest and largest batch.
+    pub batches: [i64; 3],
+    /// In what it computes.
+    pub precision: Typing,
+    /// On this DLA core, with the GPU for the rest.
+    pub dla_core: Option<u8>,
+    /// How hard to look for the fastest kernels, 0 to 5.
+    pub optimisation_level: Option<u8>,
+    /// Largest scratch memory of a layer; 0: the library's default.
+    pub workspace_bytes: u64,
+    /// Of an earlier build.
+    pub timing_cache: Option<&'a [u8]>,
+}
+
+/// What came of it.
+pub struct Built {
+    /// The plan.
+    pub plan: Vec<u8>,
+    /// The timing cache as it is now.
+    pub timing_cache: Option<Vec<u8>>,
+}
+
+/// Hears of a build's phase, step and steps (0: not known); false breaks it off.
+pub type Progress<'a> = dyn FnMut(&str, u32, u32) -> bool + 'a;
+
+struct Step<'a, 'b> {
+    tell: &'a mut Progress<'b>,
+    panicked: bool,
+}
+
+extern "C" fn on_progress(user: *mut c_void, phase: *const c_char, step: i32, steps: i32) -> i32 {
+    // SAFETY: `user` is the `Step` of the `build` that is running; it outlives the call, and TensorRT tells of progress
+    // from one thread at a time, while `build` itself does not touch it.
+    let step_of = unsafe { &mut *user.cast::<Step<'_, '_>>() };
+    let phase = match phase.is_null() {
+        true => String::new(),
+        // SAFETY: it ends with 0 and lives for the call.
+        false => unsafe { CStr::from_ptr(phase) }.to_string_lossy().into_owned(),
+    };
+    let count = |n: i32| u32::try_from(n).unwrap_or(0);
+    let told = std::panic::AssertUnwindSafe(|| (step_of.tell)(&phase, count(step), count(steps)));
+    // No panic crosses into C++.
+    match std::panic::catch_unwind(told) {
+        Ok(go_on) => i32::from(!go_on || step_of.panicked),
+        Err(_) => {
+            step_of.panicked = true;
+            1
+        }
+    }
+}
+
+impl Tensor {
+    fn of(raw: &RawTensor) -> Result<Tensor, ShimError> {
+        let name = text_of(&raw.name);
+        let rank = usize::try_from(raw.rank).unwrap_or(0).min(MAX_DIMS);
+        let closed: Option<Vec<usize>> =
+            raw.dims[..rank].iter().skip(1).map(|d| usize::try_from(*d).ok().filter(|d| *d > 0)).collect();
+        let Some(dims) = closed.filter(|_| rank > 0) else {
+            let message = format!("tensor {name} has the shape {:?}: only its batch may be open", &raw.dims[..rank]);
+            return Err(ShimError { kind: Kind::Network, message });
+        };
+        let items = match raw.ty {
+            0 => Items::F32,
+            1 => Items::F16,
+            5 => Items::U8,
+            other => Items::Other(other),
+        };
+        let max_batch = usize::try_from(raw.batches[2]).unwrap_or(0);
+        Ok(Tensor { name, is_input: raw.is_input != 0, items, dims, max_batch })
+    }
+}
+
+/// A plan, ready to run.
+pub struct Plan {
+    library: Arc<TensorRt>,
+    raw: Raw,
+    tensors: Vec<Tensor>,
+}
+
+// SAFETY: an engine may be asked from any thread; it is changed by nobody after it was made.
+unsafe impl Send for Plan {}
+// SAFETY: as above.
+unsafe impl Sync for Plan {}
+
+impl Plan {
+    /// Its inputs and outputs.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The largest batch that it takes.
+    pub fn max_batch(&self) -> usize {
+        self.tensors.iter().filter(|t| t.is_input).map(|t| t.max_batch).min().unwrap_or(0)
+    }
+
+    /// Device memory that each context needs.
+    pub fn device_bytes(&self) -> u64 {
+        // SAFETY: `raw` is alive as long as `self`.
+        unsafe { (self.library.shim.functions.vt_engine_device_bytes)(self.raw) }
+    }
+
+    /// A context for one batch size: each input has `batch` items, each tensor lies in the buffer of its name.
+    pub fn context(
+        self: &Arc<Self>,
+        batch: usize,
+        buffers: &[(&str, &Buffer)],
+        stream: &Arc<CudaStream>,
+    ) -> Result<Context, ShimError> {
+        let f = &self.library.shim.functions;
+        let (mut raw, mut error) = (null_mut(), RawError::new());
+        // SAFETY: the plan is alive; the result is ours to be filled.
+        let code = unsafe { (f.vt_context_new)(self.raw, &mut raw, &mut error) };
+        error.result(code)?;
+        let held = buffers.iter().map(|(_, buffer)| Arc::clone(buffer)).collect();
+        let context = Context { plan: Arc::clone(self), raw, stream: Arc::clone(stream), _buffers: held };
+        if batch == 0 || batch > self.max_batch() {
+            let message = format!("a batch of {batch}, and the plan takes 1 to {}", self.max_batch());
+            return Err(ShimError { kind: Kind::Argument, message });
+        }
+        for tensor in &self.tensors {
+            let name = c_text(&tensor.name)?;
+            let found = buffers.iter().find(|(name, _)| *name == tensor.name).map(|(_, buffer)| buffer);
+            let needed = tensor.stride_bytes() * batch;
+            let Some(buffer) = found.filter(|b| locked(b).num_bytes() >= needed) else {
+                let message = format!("tensor {} needs {needed} bytes of device memory", tensor.name);
+                return Err(ShimError { kind: Kind::Argument, message });
+            };
+            if tensor.is_input {
+                let mut dims = [0i64; MAX_DIMS];
+                let sizes = std::iter::once(batch).chain(tensor.dims.iter().copied());
+                let mut rank = 0;
+                for (to, size) in dims.iter_mut().zip(sizes) {
+                    *to = i64::try_from(size).expect("a dimension");
+                    rank += 1;
+                }
+                let mut error = RawError::new();
+                // SAFETY: `name` ends with 0; `dims` has at least `rank` entries; both live for the call.
+                let code = unsafe { (f.vt_context_shape)(raw, name.as_ptr(), dims.as_ptr(), rank, &mut error) };
+                error.result(code)?;
+            }
+            let mut error = RawError::new();
+            let buffer = locked(buffer);
+            let (address, _order) = buffer.device_ptr(stream);
+            // SAFETY: the address is of device memory that `context` holds, and that was found large enough for the
+            // shape that the context has for its whole life.
+            let code = unsafe { (f.vt_context_address)(raw, name.as_ptr(), address as *mut c_void, &mut error) };
+            error.result(code)?;
+        }
+        Ok(context)
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: whatever was made from it holds it, so nothing is left.
+        unsafe { (self.library.shim.functions.vt_engine_free)(self.raw) }
+    }
+}
+
+/// A plan's run at one batch size, on one stream.
+pub struct Context {
+    plan: Arc<Plan>,
+    raw: Raw,
+    stream: Arc<CudaStream>,
+    _buffers: Vec<Buffer>,
+}
+
+// SAFETY: a context belongs to one thread at a time: it is used by `&mut self` only.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Puts the work on its stream, or into the graph that is being captured there.
+    pub fn enqueue(&mut self) -> Result<(), ShimError> {
+        let mut error = RawError::new();
+        // SAFETY: shapes and addresses were set when it was made; the stream is alive as long as `self`.
+        let code = unsafe {
+            let f = &self.plan.library.shim.functions;
+            (f.vt_context_enqueue)(self.raw, self.stream.cu_stream().cast(), &mut error)
+        };
+        error.result(code)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // What runs still reads the buffers and the context's own memory.
+        if let Err(e) = self.stream.synchronize() {
+            log::debug!("tensorrt: {e}");
+        }
+        // SAFETY: it is freed once, when nothing of it runs any more.
+        unsafe { (self.plan.library.shim.functions.vt_context_free)(self.raw) }
+    }
+}
+
+/// A captured graph, which goes where its context goes.
+pub struct Graph(CudaGraph);
+
+// SAFETY: CUDA forbids two threads on one graph at once; this one is launched by `&mut self` only.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Of what was captured.
+    pub fn new(graph: CudaGraph) -> Graph {
+        Graph(graph)
+    }
+
+    /// Puts it on the stream that it was captured from.
+    pub fn launch(&mut self) -> Result<(), DriverError> {
+        self.0.launch()
+    }
+}
+
+/// The device memory's lock; nothing panics under it.
+pub fn locked(buffer: &Buffer) -> std::sync::MutexGuard<'_, CudaSlice<u8>> {
+    buffer.lock().expect("nothing panics while it holds a buffer")
+}
+
+/// Whether there is a CUDA driver: without one, cudarc panics.
+pub fn has_driver() -> bool {
+    // SAFETY: looks for the system's own libcuda and opens it, as every CUDA program does.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+/// CUDA's version, of the driver: 11040 is 11.4.
+pub fn driver_version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: fills the number that it is given; whether there is a driver was asked before.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
+}
+
+/// Switches off cudarc's own ordering by events, which a graph cannot capture.
+pub fn order_by_stream(context: &CudaContext) {
+    // SAFETY: every piece of device memory of this module is made and used on the one stream of its engine, and each
+    // engine has its own: the stream's order is all the order there is to keep.
+    unsafe { context.disable_event_tracking() }
+}
+
+/// Pinned host memory of zeros.
+pub fn pinned(context: &Arc<CudaContext>, bytes: usize) -> Result<PinnedHostSlice<u8>, DriverError> {
+    // SAFETY: it is filled before anybody reads it.
+    let mut memory = unsafe { context.alloc_pinned_with_flags::<u8>(bytes, 0) }?;
+    memory.as_mut_slice()?.fill(0);
+    Ok(memory)
+}
+
+fn c_text(text: &str) -> Result<CString, ShimError> {
+    CString::new(text).map_err(|_| ShimError { kind: Kind::Argument, message: format!("{text:?} holds a zero byte") })
+}
+
+fn c_path(path: &Path) -> Result<CString, ShimError> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| ShimError { kind: Kind::Argument, message: format!("{path:?} holds a zero byte") })
+}
+
+/// Opens a library so that whoever asks for it by name later gets this one: the CUDA double of the tests.
+#[cfg(test)]
+pub(super) fn stand_in(path: &Path) {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: a library of our own tests, which has no initialisers to speak of.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
+    std::mem::forget(library.unwrap_or_else(|e| panic!("{}: {e}: run `make setup`", path.display())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_is_none_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("libnvinfer.so.10");
+        std::fs::write(&path, "not an ELF file").expect("writable");
+        for e in [library_version(&path).err(), Shim::open(&path).err()] {
+            let e = e.expect("it is none");
+            assert!(e.kind == Kind::Library && e.message.contains("libnvinfer.so.10"), "{e:?}");
+        }
+    }
+
+    #[test]
+    fn a_shim_without_the_interface_is_refused() {
+        // Every machine that runs the agent has it.
+        let e = Shim::open(Path::new("libm.so.6")).err().expect("it is no shim");
+        assert!(e.message.contains("vt_abi"), "{e}");
+        let e = library_version(Path::new("libm.so.6")).expect_err("nor is it TensorRT");
+        assert_eq!(e.kind, Kind::Symbol, "{e}");
+    }
+}

@@ -1,0 +1,163 @@
+//! One network on the GPU: its input and output memory, and for each batch size a context and, where the driver can, a
+//! CUDA graph.
+//!
+//! A captured graph is good for the shapes and the state that the context had when it was captured, and changing either
+//! is undefined (TensorRT developer guide, "CUDA Graphs"): so each batch size has a context of its own, which never
+//! changes. They are made when first asked for.
+
+use std::sync::Arc;
+
+use cudarc::driver::DriverError;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+
+use super::device::Device;
+use super::ffi::{Buffer, Context, Graph, Plan};
+use super::types::{Items, ShimError, Tensor};
+
+/// Why a network did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// TensorRT said no.
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    /// CUDA did.
+    #[error("CUDA: {0}")]
+    Cuda(#[from] DriverError),
+    /// The plan has not the inputs and outputs of this network.
+    #[error("{what} of the plan is {found}, and the model says {expected}")]
+    Mismatch {
+        /// Which tensor.
+        what: String,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+/// What a network has to take and give.
+pub struct Edges<'a> {
+    /// The only input: items, and dimensions but for the batch.
+    pub input: (Items, &'a [usize]),
+    /// The only output, by name.
+    pub output: (&'a str, &'a [usize]),
+}
+
+/// See the module's doc.
+pub struct Network {
+    device: Device,
+    plan: Arc<Plan>,
+    input: (String, Buffer),
+    output: (String, Buffer),
+    /// For the batch sizes 1, 2, ...
+    shaped: Vec<Option<Shaped>>,
+    graphs: bool,
+}
+
+struct Shaped {
+    // Before the context: a graph is of it.
+    graph: Option<Graph>,
+    context: Context,
+}
+
+impl Network {
+    /// Binds memory for the plan's largest batch. `graphs`: capture one for each batch size.
+    pub fn new(device: &Device, plan: Arc<Plan>, edges: &Edges<'_>, graphs: bool) -> Result<Network, RunError> {
+        let inputs: Vec<&Tensor> = plan.tensors().iter().filter(|t| t.is_input).collect();
+        let [input] = inputs[..] else { return Err(mismatch("the number of inputs", inputs.len(), 1)) };
+        let (items, dims) = edges.input;
+        if (input.items, &input.dims[..]) != (items, dims) {
+            return Err(mismatch("the input", described(input), format!("{items:?} {dims:?}")));
+        }
+        let (name, dims) = edges.output;
+        let outputs: Vec<&Tensor> = plan.tensors().iter().filter(|t| !t.is_input).collect();
+        let [output] = outputs[..] else { return Err(mismatch("the number of outputs", outputs.len(), 1)) };
+        if (&output.name[..], output.items, &output.dims[..]) != (name, Items::F32, dims) {
+            return Err(mismatch("the output", described(output), format!("{name}: F32 {dims:?}")));
+        }
+        let most = plan.max_batch();
+        let buffer = |tensor: &Tensor| device.alloc(tensor.stride_bytes() * most).map(|b| (tensor.name.clone(), b));
+        let (input, output) = (buffer(input)?, buffer(output)?);
+        let shaped = (0..most).map(|_| None).collect();
+        Ok(Network { device: device.clone(), input, output, shaped, graphs, plan })
+    }
+
+    /// The largest batch.
+    pub fn max_batch(&self) -> usize {
+        self.shaped.len()
+    }
+
+    /// Where its input goes, item after item.
+    pub fn input(&self) -> &Buffer {
+        &self.input.1
+    }
+
+    /// Where its output comes, item after item.
+    pub fn output(&self) -> &Buffer {
+        &self.output.1
+    }
+
+    /// Puts a run over the first `batch` items on the stream; it is done when the stream has got there.
+    pub fn run(&mut self, batch: usize) -> Result<(), RunError> {
+        self.device.bind()?;
+        let place = batch.checked_sub(1).filter(|at| *at < self.shaped.len());
+        let Some(place) = place else {
+            return Err(mismatch("the batch", batch, format!("1 to {}", self.shaped.len())));
+        };
+        match &mut self.shaped[place] {
+            Some(shaped) => shaped.run(),
+            empty => {
+                let buffers = [(&self.input.0[..], &self.input.1), (&self.output.0[..], &self.output.1)];
+                let mut context = self.plan.context(batch, &buffers, self.device.stream())?;
+                // Once without a graph: what TensorRT puts off until the first run cannot be captured.
+                context.enqueue()?;
+                self.device.stream().synchronize()?;
+                let graph = if self.graphs { capture(&self.device, &mut context) } else { None };
+                *empty = Some(Shaped { graph, context });
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Shaped {
+    fn run(&mut self) -> Result<(), RunError> {
+        match &mut self.graph {
+            Some(graph) => Ok(graph.launch()?),
+            None => Ok(self.context.enqueue()?),
+        }
+    }
+}
+
+/// A graph of one run, if the driver and the network can; a network with loops or host work cannot, and needs none.
+fn capture(device: &Device, context: &mut Context) -> Option<Graph> {
+    let stream = device.stream();
+    let began = stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+    if let Err(e) = began {
+        log::info!("tensorrt: no CUDA graph: {e}");
+        return None;
+    }
+    let enqueued = context.enqueue();
+    // Ended in any case: a stream that is left capturing takes no other work.
+    let ended = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+    match (enqueued, ended) {
+        (Ok(()), Ok(Some(graph))) => Some(Graph::new(graph)),
+        (Err(e), _) => {
+            log::info!("tensorrt: no CUDA graph: {e}");
+            None
+        }
+        (_, Err(e)) => {
+            log::info!("tensorrt: no CUDA graph: {e}");
+            None
+        }
+        (Ok(()), Ok(None)) => None,
+    }
+}
+
+fn described(t: &Tensor) -> String {
+    format!("{}: {:?} {:?}", t.name, t.items, t.dims)
+}
+
+fn mismatch(what: &str, found: impl ToString, expected: impl ToString) -> RunError {
+    RunError::Mismatch { what: what.into(), found: found.to_string(), expected: expected.to_string() }
+}

@@ -1,0 +1,230 @@
+//! From a model to an engine that may serve: plans from the cache or newly built, loaded, proven against the golden
+//! vectors, and fast enough. Whatever fails on the way leaves the device on what it had.
+//!
+//! ```text
+//!   cached ──no──► build (child process) ──► cached
+//!     │yes                                     │
+//!     └──────────► load ──► prove ──► measure ─┴─► engine
+//!                    └────────┴─────────┴── refused: remembered, with the numbers
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{BuildError, Builder, Limits, Spec, Step};
+use super::cache::{Cache, CacheError, Found, Key, names_of};
+use super::machine::{Machine, MachineError, Places};
+use super::types::ShimError;
+use super::{LoadError, Plans};
+use crate::agent::config;
+use crate::agent::infer::golden::{Proof, ProofError};
+use crate::agent::infer::measure::{Times, measure};
+use crate::agent::infer::model::Model;
+use crate::agent::infer::{Engine, EngineError};
+use crate::base::clock::Clock;
+use crate::base::error::Chain;
+use crate::base::stop::StopToken;
+
+/// Passes that are measured before an engine serves.
+const PASSES: usize = 60;
+/// Of the time from one sampled frame to the next, what a round over all cameras may take: the rest is for decoding.
+const SHARE: f64 = 0.5;
+
+/// An engine that may serve, and what it showed.
+pub struct Ready {
+    /// It.
+    pub engine: Engine,
+    /// How near it came to the golden vectors.
+    pub proof: Proof,
+    /// How long it takes.
+    pub times: Times,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// The machine cannot run one.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Plans cannot be kept, and building them at every start would take minutes each time.
+    #[error("no TensorRT engine is built, for it would have to be built anew at every start")]
+    Cache(#[from] CacheError),
+    /// The build came to nothing.
+    #[error("no TensorRT engine could be built")]
+    Build(#[from] BuildError),
+    /// It was tried before.
+    #[error("the TensorRT engine was refused before: {0}; `vedette engine build` tries again")]
+    Refused(String),
+    /// The shim or the library.
+    #[error("TensorRT cannot be opened")]
+    Open(#[source] ShimError),
+    /// The plans cannot be used.
+    #[error("the TensorRT engine cannot be loaded")]
+    Load(#[from] LoadError),
+    /// It does not compute the model.
+    #[error("the TensorRT engine is refused")]
+    Proof(#[from] ProofError),
+    /// It failed while it was measured.
+    #[error("the TensorRT engine failed while it was measured")]
+    Run(#[from] EngineError),
+    /// It is too slow.
+    #[error(
+        "the TensorRT engine is refused: a round over {cameras} cameras takes {:.1} ms (99 of 100), and {:.1} ms is the limit",
+        took.as_secs_f64() * 1e3,
+        allowed.as_secs_f64() * 1e3
+    )]
+    Slow {
+        /// How many it was measured with.
+        cameras: usize,
+        /// What it took.
+        took: Duration,
+        /// What it may take.
+        allowed: Duration,
+    },
+}
+
+/// Makes engines of one model on one machine.
+pub struct Maker<'a> {
+    machine: Machine,
+    model: &'a Model,
+    config: &'a config::TensorRt,
+    cache: Cache,
+    key: Key,
+    clock: Arc<dyn Clock>,
+}
+
+impl<'a> Maker<'a> {
+    /// For so many cameras; plans are kept below the state directory.
+    pub fn new(
+        model: &'a Model,
+        config: &'a config::TensorRt,
+        (cameras, state_dir): (usize, &Path),
+        clock: Arc<dyn Clock>,
+    ) -> Result<Maker<'a>, NotReady> {
+        let places = Places { library: config.library.clone(), shim: config.shim.clone() };
+        let machine = Machine::find(&places)?;
+        let (tensorrt, gpu) = names_of(&machine);
+        let reference = model.reference();
+        let key = Key {
+            model: model.manifest().title(),
+            model_sha256: reference.digest,
+            tensorrt,
+            cuda: machine.gpu.cuda,
+            gpu,
+            precision: config.precision.to_string(),
+            max_batch: cameras.max(1),
+            likely_batch: cameras.max(1),
+            dla_core: config.dla_core,
+            workspace_bytes: config.workspace_bytes,
+        };
+        Ok(Maker { machine, model, config, cache: Cache::new(state_dir), key, clock })
+    }
+
+    /// What it runs on.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What its plans are good for.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Where they are kept.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// An engine of the plans that are there; none: they have to be built, and why.
+    pub fn cached(&self) -> Result<Result<Ready, String>, NotReady> {
+        match self.cache.find(&self.key) {
+            Found::Refused(why) => Err(NotReady::Refused(why)),
+            Found::Nothing(why) => Ok(Err(why)),
+            Found::Plans { encoder, head } => {
+                let plans = Plans { encoder, head, precision: self.config.precision };
+                match self.ready(&plans) {
+                    // What TensorRT does not take is built anew, once: a driver or a library has changed under it.
+                    Err(NotReady::Load(e)) => Ok(Err(Chain(&e).to_string())),
+                    other => other.map(Ok),
+                }
+            }
+        }
+    }
+
+    /// Builds plans and makes an engine of them; `progress` hears of each step. What was there before is replaced.
+    pub fn build(
+        &self,
+        builder: &Builder,
+        stop: &StopToken,
+        progress: &mut dyn FnMut(&Step),
+    ) -> Result<Ready, NotReady> {
+        self.cache.make_ready()?;
+        let out = self.cache.begin(&self.key)?;
+        let began = self.clock.now();
+        let limits = Limits { within: self.config.build_within, keeps_free_bytes: self.config.build_keeps_free_bytes };
+        let built = builder.build(&self.spec(out), limits, (self.clock.as_ref(), stop), progress);
+        if let Err(e) = built {
+            if e.is_lasting() {
+                self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
+            }
+            return Err(e.into());
+        }
+        let took = self.clock.now().since(began).as_secs_f64();
+        self.cache.finish(&self.key, self.clock.wall(), took)?;
+        match self.cached()? {
+            Ok(ready) => Ok(ready),
+            Err(why) => {
+                self.cache.refuse(&self.key, &why, self.clock.wall())?;
+                Err(NotReady::Refused(why))
+            }
+        }
+    }
+
+    /// Lets go of plans that are not needed any more.
+    pub fn collect(&self) -> Result<Vec<String>, CacheError> {
+        self.cache.collect(Some(&self.key), &[self.key.id()], self.config.cache_bytes)
+    }
+
+    /// Loads, proves and measures; one that computes something else or is too slow is remembered as such.
+    fn ready(&self, plans: &Plans) -> Result<Ready, NotReady> {
+        let m = self.model.manifest();
+        let library = self.machine.open(false).map_err(NotReady::Open)?;
+        let mut engine = super::load(m, &library, plans, self.config.cuda_graph)?;
+        let judged = self.model.prove(&mut engine).map_err(NotReady::from).and_then(|proof| {
+            let times = measure(m, &mut engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
+            let allowed = Duration::from_secs_f64(SHARE / f64::from(m.sample_fps));
+            match times.round() {
+                took if took > allowed => Err(NotReady::Slow { cameras: self.key.max_batch, took, allowed }),
+                _ => Ok((proof, times)),
+            }
+        });
+        match judged {
+            Ok((proof, times)) => Ok(Ready { engine, proof, times }),
+            Err(e) => {
+                if matches!(e, NotReady::Proof(_) | NotReady::Slow { .. }) {
+                    self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn spec(&self, out: PathBuf) -> Spec {
+        Spec {
+            model_dir: self.model.dir().to_path_buf(),
+            model_sha256: self.key.model_sha256.clone(),
+            library: self.machine.library.clone(),
+            parser: self.machine.parser.clone(),
+            shim: self.machine.shim.clone(),
+            precision: self.key.precision.clone(),
+            max_batch: self.key.max_batch,
+            likely_batch: self.key.likely_batch,
+            dla_core: self.key.dla_core,
+            workspace_bytes: self.key.workspace_bytes,
+            out,
+            timing_cache: self.cache.timing_path(&self.key),
+            memory_bytes: self.config.build_memory_bytes,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The better engine: made ready beside the one that serves, handed over when it is proven, taken back when it fails.
+//!
+//! ```text
+//!   the CPU engine serves ──► better one made (built if need be, proven, measured) ──► handed over ──► it serves
+//!            ▲                      │ not ready: said, tried again if that can help                      │
+//!            └──────────────────────┴────────────────── its passes fail one after the other ◄────────────┘
+//! ```
+//!
+//! Its thread is not one that the watchdog asks: it may wait for minutes inside somebody else's code, and whatever
+//! becomes of it, the engine that serves goes on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::health::Health;
+use crate::agent::infer::Engine;
+use crate::base::error::Chain;
+use crate::base::stop::StopToken;
+
+/// How often the keeper looks after an engine that serves.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After an engine has failed, or could not be made for want of something that may come.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// Why there is no better engine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Never {
+    /// This machine has none, and nothing is wrong.
+    None,
+    /// Said to the operator; trying again would come to the same.
+    Refused(String),
+    /// Said to the operator; it may go better in a while.
+    NotNow(String),
+}
+
+/// Hears how far the making is.
+pub type Tell<'a> = &'a mut dyn FnMut(String);
+
+/// Makes better engines.
+pub trait Better: Send {
+    /// One that is proven; takes its time, and breaks off when told to.
+    fn make(&mut self, stop: &StopToken, tell: Tell<'_>) -> Result<Engine, Never>;
+}
+
+/// Makes the engine to fall back on.
+pub type Fallback = Box<dyn Fn() -> Result<Engine, Box<dyn std::error::Error + Send + Sync>> + Send>;
+
+/// Between the keeper and the inference stage.
+#[derive(Default)]
+pub struct Handover {
+    offered: Mutex<Option<Engine>>,
+    broken: AtomicBool,
+}
+
+impl Handover {
+    /// Offers an engine; it is taken before the next pass.
+    pub fn offer(&self, engine: Engine) {
+        *self.offered.lock().expect("nothing panics under this lock") = Some(engine);
+    }
+
+    /// What was offered.
+    pub fn take(&self) -> Option<Engine> {
+        self.offered.lock().expect("nothing panics under this lock").take()
+    }
+
+    /// Says that what was taken is no good.
+    pub fn is_broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said since this was last asked.
+    pub fn was_broken(&self) -> bool {
+        self.broken.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// See the module's doc.
+pub struct Keeper {
+    /// Where better ones come from.
+    pub better: Box<dyn Better>,
+    /// What to go back to.
+    pub fallback: Fallback,
+    /// Where they go.
+    pub handover: Arc<Handover>,
+    /// Who is told.
+    pub health: Arc<Health>,
+}
+
+impl Keeper {
+    /// Until it is stopped, or there is nothing more to hope for.
+    pub fn run(mut self, stop: &StopToken) {
+        while !stop.is_stopped() {
+            let made = {
+                let health = &self.health;
+                self.better.make(stop, &mut |words| health.better_engine(Some(words)))
+            };
+            match made {
+                Ok(engine) => {
+                    self.health.better_engine(None);
+                    self.handover.offer(engine);
+                    if !self.serves(stop) {
+                        return;
+                    }
+                }
+                Err(Never::None) => return self.health.better_engine(None),
+                Err(Never::Refused(why)) => {
+                    log::error!("{why}; the engine that serves goes on");
+                    return self.health.better_engine(Some(format!("not in use: {why}")));
+                }
+                Err(Never::NotNow(why)) => {
+                    if !stop.is_stopped() {
+                        log::warn!("{why}; tried again in {} min", AGAIN_AFTER.as_secs() / 60);
+                        self.health.better_engine(Some(format!("not yet: {why}")));
+                    }
+                }
+            }
+            stop.wait(AGAIN_AFTER);
+        }
+    }
+
+    /// While it serves; true: it has failed, and the other one serves again.
+    fn serves(&self, stop: &StopToken) -> bool {
+        while !stop.wait(LOOK_EVERY) {
+            if !self.handover.was_broken() {
+                continue;
+            }
+            let minutes = AGAIN_AFTER.as_secs() / 60;
+            log::error!(
+                "the engine fails with every frame: the CPU takes over, and it is tried again in {minutes} min"
+            );
+            self.health.better_engine(Some("it failed with every frame, and is tried again".into()));
+            match (self.fallback)() {
+                Ok(engine) => self.handover.offer(engine),
+                Err(e) => log::error!("there is nothing to take over: {}", Chain(e.as_ref())),
+            }
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg_attr(feature = "tensorrt", path = "engines/tensorrt.rs")]
+#[cfg_attr(not(feature = "tensorrt"), path = "engines/off.rs")]
+mod source;
+pub use source::better;
+
+#[cfg(test)]
+mod tests;
