@@ -26,6 +26,7 @@ mod masks;
 mod metrics;
 mod rtsp_oddities;
 mod service;
+mod tensorrt;
 mod troubles;
 mod uplink;
 mod uploads;

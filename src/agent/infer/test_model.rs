@@ -120,17 +120,23 @@ impl Tiny {
     /// Writes it, with a manifest that lists every file as it is.
     pub fn write(&self) -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = self.write_to(dir.path());
+        (dir, path)
+    }
+
+    /// The same into `dir`; the manifest's path.
+    fn write_to(&self, dir: &Path) -> PathBuf {
         let mut manifest = self.manifest.clone();
         for (name, bytes) in &self.files {
-            let path = dir.path().join(name);
+            let path = dir.join(name);
             std::fs::create_dir_all(path.parent().expect("it is below the directory")).expect("writable");
             std::fs::write(path, bytes).expect("writable");
             let (sha256, size) = (digest::of_bytes(bytes), bytes.len());
             manifest += &format!("\n[[file]]\npath = '{name}'\nsha256 = '{sha256}'\nsize_bytes = {size}\n");
         }
-        let path = dir.path().join(MANIFEST);
+        let path = dir.join(MANIFEST);
         std::fs::write(&path, manifest).expect("writable");
-        (dir, path)
+        path
     }
 
     /// Writes and opens it.
@@ -155,4 +161,19 @@ pub fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
     encoder.set_depth(png::BitDepth::Eight);
     encoder.write_header().and_then(|mut w| w.write_image_data(rgb)).expect("memory takes it");
     bytes
+}
+
+/// The same model as a directory, for the programs under test: `VEDETTE_REGENERATE=1` writes it.
+#[test]
+fn the_tiny_model_directory_is_a_good_one() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny");
+    let tolerance = "fp32 = { features = 1e-4, probabilities = 1e-4 }";
+    let for_others = "fp32 = { features = 1e-4, features_cosine = 0.999, probabilities = 1e-4 }";
+    let tiny = Tiny::new().edited(tolerance, for_others).with_golden();
+    if std::env::var_os("VEDETTE_REGENERATE").is_some() {
+        tiny.write_to(&dir);
+    }
+    let model = Model::open(&dir).expect("every file is as its manifest says");
+    model.prove(&mut load(&model)).expect("the engine that made the vectors");
+    assert_eq!(model.read("encoder.fp32.onnx").expect("listed"), network("encoder.onnx"), "made of the fixtures");
 }

@@ -265,3 +265,6 @@ fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<Line>, BuildError> {
     std::thread::Builder::new().name("plan lines".into()).spawn(read).map_err(BuildError::Spawn)?;
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests;

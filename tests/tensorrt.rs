@@ -1,0 +1,306 @@
+//! What a daemon and the commands do with TensorRT, on the doubles of `tests/tensorrt`: the program is the one that ships,
+//! its CUDA code and its shim are the real ones; the libraries behind them compute on the host and fail when told to.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::common::agent::{Agent, PATTERN, stderr, stdout};
+use crate::common::wait_for;
+
+const FAULT: &str = "VEDETTE_TRT_FAULT";
+
+fn doubles() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tensorrt/doubles-10.16");
+    assert!(dir.join("libvedette_trt.so").exists(), "{} is not there: run `make setup`", dir.display());
+    dir
+}
+
+/// A device with the tiny model and the doubles; `fault`: what they fail of.
+fn device(tensorrt: &str, fault: &str) -> Agent {
+    let (dir, model) = (doubles(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny"));
+    let section = format!(
+        "[tensorrt]\nlibrary = {:?}\nshim = {:?}\nprecision = \"fp32\"\n{tensorrt}",
+        dir.join("libnvinfer.so.10"),
+        dir.join("libvedette_trt.so")
+    );
+    let mut agent = Agent::new(PATTERN, &section);
+    let text = std::fs::read_to_string(agent.config()).expect("written");
+    let shipped = format!("{:?}", crate::common::agent::model_dir());
+    std::fs::write(agent.config(), text.replace(&shipped, &format!("{model:?}"))).expect("writable");
+    agent.environment(&environment(fault));
+    agent
+}
+
+fn environment(fault: &str) -> [(&'static str, &str); 2] {
+    static DIR: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let dir = DIR.get_or_init(|| doubles().to_str().expect("UTF-8").to_owned());
+    [("LD_LIBRARY_PATH", dir), (FAULT, fault)]
+}
+
+fn inference(agent: &Agent) -> Value {
+    agent.status()["health"]["inference"].clone()
+}
+
+fn serves(agent: &Agent, what: &str) {
+    wait_for(what, || inference(agent)["engine"].as_str().filter(|e| e.contains(what)).map(drop));
+}
+
+/// Its words about a better engine.
+fn better(agent: &Agent, words: &str) -> String {
+    wait_for(words, || inference(agent)["better_engine"].as_str().filter(|w| w.contains(words)).map(String::from))
+}
+
+fn windows(agent: &Agent) -> u64 {
+    agent.status()["health"]["cameras"]["pattern"]["windows"].as_u64().expect("counted")
+}
+
+fn goes_on(agent: &Agent) {
+    let before = windows(agent);
+    wait_for("another window", || (windows(agent) > before).then_some(()));
+}
+
+/// `vedette engine <what>` on this device's configuration.
+fn engine(agent: &Agent, what: &str, fault: &str, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vedette"))
+        .args(["engine", what, "--config"])
+        .arg(agent.config())
+        .args(more)
+        .envs(environment(fault))
+        .output()
+        .expect("the program was built with its tests")
+}
+
+fn plan_of(agent: &Agent, name: &str) -> PathBuf {
+    let engines = std::fs::read_dir(agent.state().join("engines")).expect("there");
+    let found = engines.flatten().map(|e| e.path().join(name)).find(|p| p.exists());
+    found.unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn the_cpu_serves_until_tensorrt_is_built_and_proven_and_then_it_takes_over() {
+    // The first start: the build is slow, and nobody waits for it.
+    let mut agent = device("", "Builder::buildSerializedNetwork:0:slow").start();
+    serves(&agent, "ONNX Runtime");
+    better(&agent, "TensorRT is being built: ");
+    goes_on(&agent);
+    serves(&agent, "TensorRT 10.16");
+    goes_on(&agent);
+    let log = agent.log();
+    for said in ["a TensorRT engine is built (there is none yet)", "proven against its golden vectors", "serves now"] {
+        assert!(log.contains(said), "{said} is missing in: {log}");
+    }
+    assert_eq!(inference(&agent)["better_engine"], Value::Null);
+    assert!(agent.terminate().success());
+
+    // The next: it is there.
+    agent.environment(&environment(""));
+    agent.restart();
+    serves(&agent, "TensorRT 10.16");
+    assert_eq!(agent.log().matches("a TensorRT engine is built").count(), 1, "{}", agent.log());
+    assert!(agent.terminate().success());
+
+    // A power cut that took half of it: built anew.
+    let plan = plan_of(&agent, "encoder.plan");
+    let half = std::fs::read(&plan).expect("there");
+    std::fs::write(&plan, &half[..half.len() / 2]).expect("writable");
+    agent.restart();
+    serves(&agent, "TensorRT 10.16");
+    assert!(agent.log().contains("encoder.plan is damaged"), "{}", agent.log());
+    assert!(agent.terminate().success());
+
+    // Another GPU: not used, built for it, and the other's let go.
+    let mut with_gpu = environment("").to_vec();
+    with_gpu.push(("VEDETTE_TRT_GPU", "Orin of another kind"));
+    agent.environment(&with_gpu);
+    agent.restart();
+    serves(&agent, "Orin of another kind");
+    assert!(agent.terminate().success());
+    let listed: Value = serde_json::from_slice(&engine(&agent, "list", "", &["--json"]).stdout).expect("JSON");
+    assert_eq!(listed.as_array().expect("rows").len(), 1, "{listed}");
+}
+
+#[test]
+fn an_engine_that_computes_something_else_never_serves() {
+    for (fault, said) in
+        [("ExecutionContext::enqueueV3:0:wrong", "is off by"), ("ExecutionContext::enqueueV3:0:nan", "cosine")]
+    {
+        let mut agent = device("cuda_graph = false\n", fault).start();
+        let words = better(&agent, "not in use");
+        assert!(
+            words.contains("is refused") && (words.contains(said) || words.contains("not a finite number")),
+            "{words}"
+        );
+        serves(&agent, "ONNX Runtime");
+        goes_on(&agent);
+        // It is remembered: not loaded, not built at the next start, though nothing would be wrong with it.
+        assert!(agent.terminate().success());
+        agent.environment(&environment(""));
+        agent.restart();
+        better(&agent, "was refused before");
+        assert_eq!(agent.log().matches("a TensorRT engine is built").count(), 1);
+        serves(&agent, "ONNX Runtime");
+        // A person tries again.
+        let built = engine(&agent, "build", "", &[]);
+        assert!(built.status.success(), "{}", stderr(&built));
+    }
+}
+
+#[test]
+fn a_build_that_goes_wrong_harms_nobody() {
+    for (fault, tensorrt, said) in [
+        ("Builder::buildSerializedNetwork:1:crash", "", "ended by signal: 11"),
+        ("Builder::buildSerializedNetwork:1:eat", "build_memory_mb = 256\n", "ended by signal: 6"),
+        ("Builder::buildSerializedNetwork:1:oom", "", "memory"),
+        ("Builder::buildSerializedNetwork:1:fail", "", "encoder.fp32.onnx"),
+    ] {
+        let mut agent = device(tensorrt, fault).start();
+        let words = better(&agent, "not in use");
+        assert!(words.contains(said), "{fault}: {words}");
+        serves(&agent, "ONNX Runtime");
+        goes_on(&agent);
+        assert!(agent.terminate().success());
+        // Not at every start.
+        agent.restart();
+        better(&agent, "was refused before");
+    }
+}
+
+#[test]
+fn a_build_ends_with_the_daemon() {
+    let mut agent = device("", "Builder::buildSerializedNetwork:1:hang").start();
+    better(&agent, "TensorRT is being built");
+    goes_on(&agent);
+    let children = || {
+        let pid = agent.pid();
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let ps = Command::new("pgrep").args(["-P", &pid.to_string()]).output().expect("pgrep (Debian package procps)");
+        stdout(&ps).split_whitespace().map(String::from).collect::<Vec<_>>()
+    };
+    let found = children();
+    assert_eq!(found.len(), 1, "one building process");
+    let nice = std::fs::read_to_string(format!("/proc/{}/stat", found[0])).expect("it runs");
+    assert_eq!(nice.split_whitespace().nth(18), Some("19"), "last in every queue: {nice}");
+    let adj = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", found[0])).expect("it runs");
+    assert_eq!(adj.trim(), "1000", "first to go");
+    agent.kill();
+    wait_for("its end", || (!Path::new(&format!("/proc/{}", found[0])).exists()).then_some(()));
+    // What it left is swept, and is no engine.
+    agent.environment(&environment(""));
+    agent.restart();
+    serves(&agent, "TensorRT 10.16");
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn a_gpu_that_fails_while_it_serves_is_replaced_by_the_cpu() {
+    // Some hundred launches go into proving and measuring; then it fails for good.
+    let fault: Vec<String> = (600..1000).map(|n| format!("cuGraphLaunch:{n}")).collect();
+    let agent = device("", &fault.join(",")).start();
+    serves(&agent, "TensorRT 10.16");
+    serves(&agent, "ONNX Runtime");
+    goes_on(&agent);
+    assert!(agent.log().contains("the CPU takes over"), "{}", agent.log());
+    better(&agent, "is tried again");
+}
+
+#[test]
+fn plans_that_cannot_be_kept_are_not_built_at_all() {
+    let agent = device("", "");
+    std::fs::write(agent.state().join("engines"), "a file in the way").expect("writable");
+    let agent = agent.start();
+    let words = better(&agent, "not in use");
+    assert!(words.contains("it would have to be built anew at every start"), "{words}");
+    serves(&agent, "ONNX Runtime");
+    goes_on(&agent);
+    assert!(!agent.log().contains("building:"), "{}", agent.log());
+}
+
+#[test]
+fn a_machine_without_a_gpu_or_a_shim_says_what_is_missing() {
+    let agent = device("", "");
+    let mut none = environment("").to_vec();
+    none.push(("VEDETTE_CUDA_NONE", "1"));
+    let run = |variables: &[(&str, &str)], config: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vedette"))
+            .args(["engine", "verify", "--config"])
+            .arg(config)
+            .envs(variables.iter().copied())
+            .output()
+            .expect("the program was built with its tests");
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = run(&none, &agent.config());
+    assert!(said.contains("no GPU that it can use"), "{said}");
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let line = text.lines().find(|l| l.starts_with("shim")).expect("it names one");
+    let without = agent.config().with_file_name("without.toml");
+    std::fs::write(&without, text.replace(line, "")).expect("writable");
+    let said = run(&environment(""), &without);
+    assert!(said.contains("no shim for it") && said.contains("vedette engine build-shim"), "{said}");
+}
+
+#[test]
+fn every_function_of_the_libraries_may_fail_and_the_commands_end_with_a_word() {
+    let agent = device("", "");
+    let mut traced = environment("").to_vec();
+    traced.push(("VEDETTE_TRT_TRACE", "1"));
+    let trace = Command::new(env!("CARGO_BIN_EXE_vedette"))
+        .args(["engine", "build", "--config"])
+        .arg(agent.config())
+        .envs(traced)
+        .output()
+        .expect("the program was built with its tests");
+    assert!(trace.status.success(), "{}", stderr(&trace));
+    let said = stderr(&trace);
+    let mut functions: Vec<&str> = said.lines().filter_map(|l| l.strip_prefix("trace: ")).map(str::trim).collect();
+    functions.sort_unstable();
+    functions.dedup();
+    assert!(functions.len() > 20, "{functions:?}");
+    for function in functions {
+        for nth in [1, 2] {
+            let output = engine(&agent, "build", &format!("{function}:{nth}"), &[]);
+            let code = output.status.code().unwrap_or_else(|| panic!("{function}:{nth}: {}", output.status));
+            // Some failures cost nothing: a graph, a timing cache, a graph's end.
+            assert!([0, 3].contains(&code), "{function}:{nth}: {code} {}", stderr(&output));
+            if code != 0 {
+                assert!(
+                    stderr(&output).lines().any(|l| l.starts_with("vedette: ") && l.len() > 40),
+                    "{}",
+                    stderr(&output)
+                );
+            }
+        }
+    }
+    let verified = engine(&agent, "build", "", &["--json"]);
+    assert!(verified.status.success(), "{}", stderr(&verified));
+    let last: Value = serde_json::from_str(stdout(&verified).lines().last().expect("a line")).expect("JSON");
+    assert!(last["engine"]["proof"]["features_cosine"].as_f64().is_some_and(|c| c > 0.999), "{last}");
+}
+
+#[test]
+fn the_shim_is_compiled_with_the_headers_that_are_there() {
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tensorrt/headers/10.16");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let build = |headers: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_vedette"))
+            .args(["engine", "build-shim", "--headers"])
+            .arg(headers)
+            .arg("--cuda")
+            .arg(headers)
+            .arg("--out")
+            .arg(dir.path())
+            .output()
+            .expect("the program was built with its tests")
+    };
+    let built = build(&headers);
+    assert!(built.status.success(), "{}", stderr(&built));
+    assert!(dir.path().join("libvedette_trt-10.16.so").exists() && stdout(&built).contains("TensorRT 10.16"));
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("there").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let missing = build(dir.path());
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(stderr(&missing).contains("NvInfer.h was not found") && stderr(&missing).contains("apt install"));
+}
