@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::{ConfigArgs, Outcome};
 use crate::agent::infer::tensorrt::build::child;
+use crate::agent::infer::tensorrt::ffi;
 
 /// Build, prove and measure TensorRT engines on this machine
 ///
@@ -71,9 +72,12 @@ pub fn run(args: EngineArgs) -> anyhow::Result<Outcome> {
         What::Gc { config, all } => plans::gc(&config, all),
         What::Bench(args) => bench::run(args),
         What::BuildShim(args) => build_shim::run(&args),
-        What::BuildChild => match child::run(std::io::stdin(), std::io::stdout()) {
-            0 => Ok(Outcome::Good),
-            _ => Ok(Outcome::SomethingWrong),
-        },
+        What::BuildChild => {
+            ffi::close_inherited();
+            match child::run(std::io::stdin(), std::io::stdout()) {
+                0 => Ok(Outcome::Good),
+                _ => Ok(Outcome::SomethingWrong),
+            }
+        }
     }
 }

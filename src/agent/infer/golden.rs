@@ -255,7 +255,7 @@ impl Model {
         let mut features_cosine = 1.0f32;
         for (frame, (found, expected)) in features.iter().zip(golden.features.chunks_exact(m.features.size)).enumerate()
         {
-            let found = cosine(found, expected);
+            let found = cosine(found, expected, tolerance.features);
             if let Some(allowed) = tolerance.features_cosine.filter(|allowed| rounds_elsewhere && found < *allowed) {
                 let (model, runtime) = (m.title(), engine.info.runtime.clone());
                 return Err(ProofError::WrongDirection { model, runtime, frame, found, allowed });
@@ -277,8 +277,12 @@ impl Model {
     }
 }
 
-/// 0 where either is all zeros, or not a number.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+/// Two vectors as good as nothing, each number of them below `nothing`, point the same way; 0 where one is and the other is
+/// not, or where either holds what is no number.
+fn cosine(a: &[f32], b: &[f32], nothing: f32) -> f32 {
+    if a.iter().chain(b).all(|v| v.abs() <= nothing) {
+        return 1.0;
+    }
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     if cosine.is_finite() { cosine as f32 } else { 0.0 }
@@ -357,6 +361,15 @@ pub(super) mod tests {
             let e = prove(&tiny).expect_err("the engine is off").to_string();
             assert!(e.contains(what) && e.contains("tiny 1.2.3") && e.contains("0.0001 is allowed"), "{e}");
         }
+    }
+
+    #[test]
+    fn a_cosine_is_of_directions_and_nothing_points_nowhere() {
+        assert!((cosine(&[1.0, 2.0], &[2.0, 4.0], 1e-6) - 1.0).abs() < 1e-6);
+        assert!((cosine(&[1.0, 0.0], &[1.0, 1.0], 1e-6) - 0.5f32.sqrt()).abs() < 1e-6);
+        assert_eq!(cosine(&[0.0, 1e-7], &[-1e-7, 0.0], 1e-6), 1.0);
+        assert_eq!(cosine(&[0.0, 0.0], &[0.5, 0.0], 1e-6), 0.0);
+        assert_eq!(cosine(&[f32::NAN, 1.0], &[1.0, 1.0], 1e-6), 0.0);
     }
 
     #[test]

@@ -126,6 +126,17 @@ pub struct CacheError {
     source: io::Error,
 }
 
+impl CacheError {
+    /// Somebody else is at it: it may be ready in a while.
+    pub fn is_busy(&self) -> bool {
+        self.source.kind() == io::ErrorKind::WouldBlock
+    }
+}
+
+/// Nobody else builds while this is held.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "what counts is that it is open")] fs::File);
+
 /// One set of plans that is there.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -154,13 +165,20 @@ impl Cache {
         &self.dir
     }
 
-    /// Whether it can be written, asked before minutes of building and not after. Sweeps what a build left half done.
-    pub fn make_ready(&self) -> Result<(), CacheError> {
+    /// Whether it can be written, asked before minutes of building and not after. Sweeps what a build left half done. While
+    /// what it gives is held, nobody else builds here.
+    pub fn make_ready(&self) -> Result<Lock, CacheError> {
         let fail = |operation, path: &Path| {
             let path = path.to_path_buf();
             move |source| CacheError { operation, path, source }
         };
         fs::create_dir_all(&self.dir).map_err(fail("create", &self.dir))?;
+        let path = self.dir.join(".lock");
+        let lock = fs::File::create(&path).map_err(fail("write", &path))?;
+        let busy = |_| io::Error::new(io::ErrorKind::WouldBlock, "another process is building here; wait for its end");
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(busy)
+            .map_err(fail("lock", &path))?;
         let probe = self.dir.join(".probe");
         atomic_file::write(&probe, b"").map_err(fail("write", &probe))?;
         fs::remove_file(&probe).map_err(fail("remove", &probe))?;
@@ -169,7 +187,7 @@ impl Cache {
                 fs::remove_dir_all(entry.path()).map_err(fail("remove", &entry.path()))?;
             }
         }
-        Ok(())
+        Ok(Lock(lock))
     }
 
     /// What there is for a key; nothing is trusted that is not as it was written.

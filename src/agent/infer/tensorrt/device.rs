@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::sys::CUdevice_attribute as Attribute;
-use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUevent_flags as EventFlags};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
 
 use super::ffi::{self, Buffer};
 
@@ -38,6 +38,7 @@ fn words(e: &DriverError) -> String {
 pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    done: Arc<CudaEvent>,
 }
 
 /// What a GPU is: plans do not travel between them.
@@ -65,7 +66,9 @@ impl Device {
         let context = CudaContext::new(0).map_err(fail("open the GPU"))?;
         ffi::order_by_stream(&context);
         let stream = context.new_stream().map_err(fail("make a stream"))?;
-        Ok(Device { context, stream })
+        // A thread that waits for the GPU sleeps: what it would spin away is a core of the decoder's.
+        let done = context.new_event(Some(EventFlags::CU_EVENT_BLOCKING_SYNC)).map_err(fail("make an event"))?;
+        Ok(Device { context, stream, done: Arc::new(done) })
     }
 
     /// What it is.
@@ -91,6 +94,12 @@ impl Device {
     /// Makes this the GPU of the calling thread: TensorRT works on whatever is current.
     pub fn bind(&self) -> Result<(), DriverError> {
         self.context.bind_to_thread()
+    }
+
+    /// Waits until the stream has done all that was put on it, and says what went wrong there.
+    pub fn wait(&self) -> Result<(), DriverError> {
+        self.done.record(&self.stream)?;
+        self.done.synchronize()
     }
 
     /// Device memory of zeros.

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
@@ -555,7 +556,8 @@ pub fn driver_version() -> Result<i32, DriverError> {
 /// Switches off cudarc's own ordering by events, which a graph cannot capture.
 pub fn order_by_stream(context: &CudaContext) {
     // SAFETY: every piece of device memory of this module is made and used on the one stream of its engine, and each
-    // engine has its own: the stream's order is all the order there is to keep.
+    // engine has its own: the stream's order is all the order there is to keep. Pinned memory is not waited for by cudarc
+    // any more either: whoever reads or writes it calls `Device::wait` first.
     unsafe { context.disable_event_tracking() }
 }
 
@@ -574,6 +576,20 @@ fn c_text(text: &str) -> Result<CString, ShimError> {
 fn c_path(path: &Path) -> Result<CString, ShimError> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| ShimError { kind: Kind::Argument, message: format!("{path:?} holds a zero byte") })
+}
+
+/// Closes what the process that started this one had open: a camera that stays open here cannot be opened anew there.
+/// To be called before anything else is opened.
+pub fn close_inherited() {
+    let numbers = |dir: std::fs::ReadDir| -> Vec<i32> {
+        dir.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|n| *n > 2).collect()
+    };
+    let inherited = std::fs::read_dir("/proc/self/fd").map(numbers).unwrap_or_default();
+    // The directory's own is closed by now.
+    for n in inherited.into_iter().filter(|n| Path::new(&format!("/proc/self/fd/{n}")).symlink_metadata().is_ok()) {
+        // SAFETY: it is open, and nothing in this process has opened it or knows of it.
+        drop(unsafe { OwnedFd::from_raw_fd(n) });
+    }
 }
 
 /// Opens a library so that whoever asks for it by name later gets this one: the CUDA double of the tests.

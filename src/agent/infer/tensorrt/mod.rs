@@ -161,7 +161,7 @@ impl Features {
     fn read(&self, slot: &Slot) -> Result<Vec<f32>, Failure> {
         let (block, range) = self.place(slot)?;
         let bytes = self.device.stream().clone_dtoh(&locked(&block).slice(range)).map_err(RunError::from)?;
-        self.device.stream().synchronize().map_err(RunError::from)?;
+        self.device.wait().map_err(RunError::from)?;
         Ok(floats(&bytes))
     }
 }
@@ -207,9 +207,11 @@ impl TensorRtEncoder {
     /// At most as many as the plan's largest batch.
     fn pass(&mut self, views: &[&[u8]]) -> Result<Vec<Slot>, Failure> {
         let stream = Arc::clone(self.features.device.stream());
-        self.features.device.bind().map_err(cuda)?;
+        let device = self.features.device.clone();
+        device.bind().map_err(cuda)?;
+        // Nothing reads the pinned memory any more, even if the pass before ended early.
+        device.wait().map_err(cuda)?;
         for (item, (view, pinned)) in views.iter().zip(&mut self.views).enumerate() {
-            // Waits for the copy of the pass before, if that still runs.
             pinned.as_mut_slice().map_err(cuda)?.copy_from_slice(view);
             let at = item * self.view_bytes;
             let mut input = locked(self.network.input());
@@ -221,7 +223,7 @@ impl TensorRtEncoder {
             self.features.keep(slot, self.network.output(), item)?;
         }
         // What went wrong on the GPU is said now, of this pass, and not of a later one.
-        stream.synchronize().map_err(cuda)?;
+        device.wait().map_err(cuda)?;
         Ok(slots)
     }
 }
@@ -258,7 +260,8 @@ impl TensorRtHead {
     /// At most as many as the plan's largest batch.
     fn pass(&mut self, windows: &[&[Slot]]) -> Result<Vec<Vec<f32>>, Failure> {
         let stream = Arc::clone(self.features.device.stream());
-        self.features.device.bind().map_err(cuda)?;
+        let device = self.features.device.clone();
+        device.bind().map_err(cuda)?;
         for (item, slot) in windows.iter().copied().flatten().enumerate() {
             self.features.give(slot, self.network.input(), item)?;
         }
@@ -268,8 +271,8 @@ impl TensorRtHead {
             let output = locked(self.network.output());
             stream.memcpy_dtoh(&output.slice(item * row..(item + 1) * row), pinned).map_err(cuda)?;
         }
+        device.wait().map_err(cuda)?;
         let read = self.probabilities.iter().take(windows.len());
-        // Each waits until its copy has come.
         read.map(|pinned| pinned.as_slice().map(floats).map_err(cuda)).collect()
     }
 }

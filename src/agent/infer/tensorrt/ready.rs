@@ -159,7 +159,7 @@ impl<'a> Maker<'a> {
         stop: &StopToken,
         progress: &mut dyn FnMut(&Step),
     ) -> Result<Ready, NotReady> {
-        self.cache.make_ready()?;
+        let _lock = self.cache.make_ready()?;
         let out = self.cache.begin(&self.key)?;
         let began = self.clock.now();
         let limits = Limits { within: self.config.build_within, keeps_free_bytes: self.config.build_keeps_free_bytes };

@@ -87,7 +87,7 @@ impl Better for TensorRt {
                     NotReady::Machine(MachineError::Gpu { .. })
                         | NotReady::Build(BuildError::Spawn(_) | BuildError::Memory { .. } | BuildError::Stopped)
                         | NotReady::Run(_)
-                );
+                ) || matches!(&e, NotReady::Cache(e) if e.is_busy());
                 Err(if may_come { Never::NotNow(why) } else { Never::Refused(why) })
             }
         }

@@ -149,3 +149,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_do_not_build_at_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let cache = Cache::new(dir.path());
+    let lock = cache.make_ready().expect("nobody else is there");
+    let e = cache.clone().make_ready().expect_err("somebody is");
+    assert!(e.is_busy(), "{e}");
+    drop(lock);
+    assert!(cache.make_ready().is_ok());
+}
