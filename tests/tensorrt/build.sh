@@ -25,8 +25,12 @@ out=$(cd "$2" && pwd)
 
 CXX=${CXX:-g++}
 CC=${CC:-gcc}
-common=(-g -O1 -fPIC -pthread -Wall -Wextra -Werror)
-[ -z "${VEDETTE_SANITIZE:-}" ] || common+=(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+common=(-g1 -fPIC -pthread -Wall -Wextra -Werror)
+if [ -n "${VEDETTE_SANITIZE:-}" ]; then
+    common+=(-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined)
+else
+    common+=(-O1)
+fi
 nvidia=(-isystem "$headers")
 # Of the doubles: the stubs name every parameter and use none, and override what is deprecated.
 double=(-std=c++17 -fvisibility=hidden -fno-gnu-unique -Wno-unused-parameter -Wno-deprecated-declarations
@@ -58,20 +62,32 @@ write_stubs() {
 }
 
 lib=$here/testlib
-# Two families side by side share nothing but the sources, so that this can run for several at a time.
+plain=(-std=c++17 -fvisibility=hidden -fno-gnu-unique)
 make_it "$out/libvedette_trt.so" "$shim"/*.cpp "$shim"/*.h "$shim"/exports.map -- \
     "$CXX" -std=c++14 "${common[@]}" -shared -fvisibility=hidden "${nvidia[@]}" "$shim"/*.cpp -o "$out/libvedette_trt.so" \
     -Wl,--version-script="$shim/exports.map" -Wl,-z,nodelete -ldl
-make_it "$out/libcuda.so" "$lib"/cuda.cpp "$lib"/cuda_streams.cpp "$lib"/cuda_double.h "$lib"/faults.h -- \
-    "$CXX" -std=c++17 "${common[@]}" -shared -fvisibility=hidden -fno-gnu-unique "$lib"/cuda.cpp "$lib"/cuda_streams.cpp \
-    -o "$out/libcuda.so" -Wl,-soname,libcuda.so
+
+# What no family changes is compiled once for all of them; several may be built at a time.
+same=$root/.cache/tensorrt/objects/$(basename "$CXX")${VEDETTE_SANITIZE:+-sanitized}
+mkdir -p "$same"
+(
+    flock 9
+    for part in onnx ops cuda_calls; do
+        make_it "$same/$part.o" "$lib/$part.cpp" "$lib"/{onnx,cuda_calls}.h -- \
+            "$CXX" "${common[@]}" "${plain[@]}" -c "$lib/$part.cpp" -o "$same/$part.o"
+    done
+    make_it "$same/libcuda.so" "$lib"/cuda{,_streams}.cpp "$lib"/cuda_double.h "$lib"/faults.h -- \
+        "$CXX" "${common[@]}" "${plain[@]}" -shared "$lib"/cuda{,_streams}.cpp -o "$same/libcuda.so" -Wl,-soname,libcuda.so
+) 9>"$same/.lock"
+make_it "$out/libcuda.so" "$same/libcuda.so" -- cp "$same/libcuda.so" "$out/libcuda.so"
+
 make_it "$out/stubs.h" "$here/stubs.py" "$headers/NvInferImpl.h" "$headers/NvOnnxParser.h" -- write_stubs
 # $ORIGIN: the doubles find each other, and libcuda.so, beside themselves.
-make_it "$out/$nvinfer" "$lib"/{nvinfer,builder,onnx,ops,cuda_calls}.cpp "$lib"/*.h "$out/stubs.h" -- \
-    "$CXX" "${common[@]}" "${double[@]}" -shared "$lib"/{nvinfer,builder,onnx,ops,cuda_calls}.cpp -o "$out/$nvinfer" \
-    -Wl,-soname,"$nvinfer" -Wl,-rpath,'$ORIGIN' -ldl
-make_it "$out/$parser" "$lib"/{parser,onnx,ops}.cpp "$lib"/*.h "$out/stubs.h" "$out/$nvinfer" -- \
-    "$CXX" "${common[@]}" "${double[@]}" -shared "$lib"/{parser,onnx,ops}.cpp -o "$out/$parser" \
+make_it "$out/$nvinfer" "$lib"/{nvinfer,builder}.cpp "$lib"/*.h "$same"/{onnx,ops,cuda_calls}.o "$out/stubs.h" -- \
+    "$CXX" "${common[@]}" "${double[@]}" -shared "$lib"/{nvinfer,builder}.cpp "$same"/{onnx,ops,cuda_calls}.o \
+    -o "$out/$nvinfer" -Wl,-soname,"$nvinfer" -Wl,-rpath,'$ORIGIN' -ldl
+make_it "$out/$parser" "$lib"/parser.cpp "$lib"/*.h "$same"/{onnx,ops}.o "$out/stubs.h" "$out/$nvinfer" -- \
+    "$CXX" "${common[@]}" "${double[@]}" -shared "$lib"/parser.cpp "$same"/{onnx,ops}.o -o "$out/$parser" \
     -Wl,-soname,"$parser" -Wl,-rpath,'$ORIGIN' "$out/$nvinfer"
 if [ -e "$here/driver.c" ]; then
     make_it "$out/driver" "$here"/driver*.[ch] "$shim/vedette_trt.h" "$out/libvedette_trt.so" -- \

@@ -160,7 +160,9 @@ bool strongly_typed(vt_build const& build)
     }
 }
 
-void parse(vt_library const& library, vt_build const& build, nvinfer1::INetworkDefinition& network, Call const& call)
+// The parser must outlive the build: the network holds its weights by reference.
+Owned<nvonnxparser::IParser> parse(
+    vt_library const& library, vt_build const& build, nvinfer1::INetworkDefinition& network, Call const& call)
 {
     Owned<nvonnxparser::IParser> parser(static_cast<nvonnxparser::IParser*>(
         library.create_parser(&network, library.logger, NV_ONNX_PARSER_VERSION)));
@@ -170,7 +172,7 @@ void parse(vt_library const& library, vt_build const& build, nvinfer1::INetworkD
     }
     if (parser->parse(build.onnx, static_cast<size_t>(build.onnx_bytes)))
     {
-        return;
+        return parser;
     }
     std::string tried = "parsing the ONNX of " + std::to_string(build.onnx_bytes) + " bytes";
     for (int32_t i = 0; i < parser->getNbErrors(); ++i)
@@ -418,7 +420,7 @@ void build_plan(vt_library& library, vt_build const& build, std::unique_ptr<vt_b
     {
         fail(call, VT_CREATE, "making an empty network");
     }
-    parse(library, build, *network, call);
+    Owned<nvonnxparser::IParser> const parser = parse(library, build, *network, call);
     choose_outputs(build, *network);
     Owned<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
     if (!config)
