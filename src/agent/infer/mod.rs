@@ -94,6 +94,8 @@ pub struct EngineInfo {
     pub precision: manifest::Precision,
     /// Its arithmetic is not that of the engine that made the golden vectors: it may round elsewhere.
     pub rounds_elsewhere: bool,
+    /// A pass over several frames costs it little more than one over one.
+    pub gains_by_batches: bool,
 }
 
 /// Which of a model's two networks.

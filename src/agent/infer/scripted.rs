@@ -57,7 +57,12 @@ pub fn by_brightness(manifest: &Manifest) -> Engine {
 pub fn engine(manifest: &Manifest, script: impl FnMut(&[f32]) -> Vec<f32> + Send + 'static) -> Engine {
     let shared = Shared::default();
     Engine {
-        info: EngineInfo { runtime: "scripted".into(), precision: Precision::Fp32, rounds_elsewhere: false },
+        info: EngineInfo {
+            runtime: "scripted".into(),
+            precision: Precision::Fp32,
+            rounds_elsewhere: false,
+            gains_by_batches: false,
+        },
         encoder: Box::new(Brightness { shared: shared.clone(), len_bytes: manifest.view.len_bytes() }),
         head: Box::new(Script {
             shared,

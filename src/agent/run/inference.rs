@@ -1,12 +1,15 @@
 //! The inference stage's thread: frames in, scores out to the incident stage.
 //!
-//! Batching never waits: what several cameras have queued by the time a pass begins goes into that pass. How often
-//! the model is shown a picture when there is too little time for all is `pressure`'s affair; here the time is taken.
+//! What several cameras have queued by the time a pass begins goes into that pass. An engine that gains by batches (a GPU)
+//! waits a few milliseconds for a camera whose frame is due (`company`), the CPU for none. How often the model is shown a picture when there is too little time for all is `pressure`'s affair; here the time is taken.
+
+pub mod company;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::company::Company;
 use super::engines::Handover;
 use super::events::{Event, Events};
 use super::health::Health;
@@ -43,6 +46,8 @@ pub struct Inference {
     pub clock: Arc<dyn Clock>,
     /// Where another engine may come from.
     pub handover: Arc<Handover>,
+    /// Whom a pass may wait for.
+    pub company: Company,
 }
 
 impl Inference {
@@ -71,6 +76,23 @@ impl Inference {
         ControlFlow::Continue(())
     }
 
+    /// What goes into one pass.
+    fn batch(&mut self, first: Frame) -> Vec<Frame> {
+        let mut batch = vec![first];
+        let until = self.clock.now() + company::WAIT;
+        while batch.len() < BATCH {
+            let now = self.clock.now();
+            let wait = self.classifier.engine().gains_by_batches && self.company.awaits(&batch, now, until);
+            match self.frames.pop(if wait { until.since(now) } else { Duration::ZERO }) {
+                Popped::Item(frame) => batch.push(frame),
+                Popped::TimedOut | Popped::Closed => break,
+            }
+        }
+        let now = self.clock.now();
+        batch.iter().for_each(|frame| self.company.came(frame, now));
+        batch
+    }
+
     /// Lets an engine serve that was handed over.
     fn take_over(&mut self, engine: Engine, watch: &mut Watch) {
         let info = engine.info.clone();
@@ -91,12 +113,7 @@ impl Inference {
 
     /// One pass; what it took.
     fn pass(&mut self, first: Frame, failed_passes: &mut u32) -> Duration {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Popped::Item(frame) = self.frames.pop(Duration::ZERO)
-        {
-            batch.push(frame);
-        }
+        let batch = self.batch(first);
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
         let took = self.clock.now().since(began);

@@ -77,6 +77,7 @@ use events::Events;
 use health::{Health, RingWatch};
 use incidents::{Inbox, Worker};
 use inference::Inference;
+use inference::company::Company;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 use live::Live;
 use network::Network;
@@ -272,6 +273,7 @@ impl Daemon {
                     health: health.clone(),
                     clock: clock.clone(),
                     handover,
+                    company: Company::default(),
                 };
                 vec![spawn.stage("infer", move |beat| inference.run(beat))?]
             }

@@ -98,7 +98,12 @@ pub fn load(
             .map_err(|e| OnnxError::Graph { model: m.title(), network, source: Box::new(e) })
     };
     let shared = Shared { pool: SlotPool::default(), store: Arc::default(), size: m.features.size };
-    let info = EngineInfo { runtime: format!("ONNX Runtime, {}", path.display()), precision, rounds_elsewhere: false };
+    let info = EngineInfo {
+        runtime: format!("ONNX Runtime, {}", path.display()),
+        precision,
+        rounds_elsewhere: false,
+        gains_by_batches: false,
+    };
     let view = [m.view.height as usize, m.view.width as usize, m.view.channels()];
     Ok(Engine {
         info,

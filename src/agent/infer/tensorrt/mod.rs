@@ -74,6 +74,7 @@ pub fn load(m: &Manifest, library: &Arc<TensorRt>, plans: &Plans, graphs: bool) 
         runtime: format!("{} {}, {}", library.shim().flavour(), library.version(), gpu.name),
         precision: plans.precision,
         rounds_elsewhere: true,
+        gains_by_batches: true,
     };
     Ok(Engine {
         info,

@@ -104,6 +104,7 @@ impl Rig {
             health: health.clone(),
             clock: clock.clone(),
             handover: Arc::default(),
+            company: Company::default(),
         };
         let cameras = fps.iter().enumerate().map(camera).collect();
         Rig { _dir: dir, clock, each, health, inference, watch: Watch::default(), cameras }
