@@ -60,6 +60,13 @@ pub struct HealthReport {
     pub temperatures_c: BTreeMap<String, f32>,
     /// What holds the machine back; absent where nothing of it can be read.
     pub throttling: Option<ThrottlingHealth>,
+    /// Watts by rail, as the board calls it (`VDD_IN`); empty where none is measured. Rails overlap: they are not to be
+    /// added up. Below zero is what flows back, or a sensor's error about zero.
+    #[serde(default)]
+    pub power_w: BTreeMap<String, f32>,
+    /// The power mode in force, as the board calls it (a Jetson's `nvpmodel`: `15W`, `MAXN`); absent where there is none.
+    #[serde(default)]
+    pub power_mode: Option<String>,
     /// Clips that leave the device; absent where none does, by policy.
     #[serde(default)]
     pub uploads: Option<UploadHealth>,

@@ -181,4 +181,6 @@ mod tests {
         };
         validate("heartbeat.schema.json", &Heartbeat { origin: origin(), health, outbox: Some(status) });
     }
+            power_w: BTreeMap::from([("VDD_IN".into(), 7.25)]),
+            power_mode: Some("MAXN_SUPER".into()),
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::sysfs::{entries, name, numbered, text, value};
+use super::sysfs::{entries, insert_apart, name, numbered, text, value};
 use crate::contract::heartbeat::{CoolingLevel, ProcessorClock, ThrottlingHealth};
 
 /// Cooling devices that slow nothing down, by a part of their kind in lower case: fans, a laptop's screen and radio,
@@ -28,11 +28,7 @@ pub(super) fn temperatures(root: &Path) -> BTreeMap<String, f32> {
         // Reading a zone that is switched off is an error: it has no temperature then.
         let temperature = value(&zone.join("temp")).and_then(celsius);
         let (Some(celsius), Some(kind)) = (temperature, text(&zone.join("type"))) else { continue };
-        let key = match found.contains_key(&kind) {
-            true => format!("{kind} {}", name(&zone).trim_start_matches("thermal_zone")),
-            false => kind,
-        };
-        found.insert(key, celsius);
+        insert_apart(&mut found, kind, name(&zone).trim_start_matches("thermal_zone"), celsius);
     }
     found
 }

@@ -133,6 +133,8 @@ fn machine(health: &HealthReport) -> Vec<(&'static str, String)> {
         ("memory", memory),
         ("waiting", if stalls.is_empty() { stalls } else { format!("{stalls}, of the last minute") }),
         ("disk", disks),
+    let rails = health.power_w.iter().map(|(rail, watts)| format!("{rail} {watts:.1} W"));
+    let mode = health.power_mode.iter().map(|mode| format!("power mode {mode}"));
         ("wear", wear),
         ("heat", temperatures),
         ("throttling", health.throttling.as_ref().map_or(String::new(), throttling)),
@@ -140,6 +142,7 @@ fn machine(health: &HealthReport) -> Vec<(&'static str, String)> {
 }
 
 fn throttling(t: &ThrottlingHealth) -> String {
+        ("power", list(rails.chain(mode))),
     let devices = t.cooling.iter().map(|(kind, level)| format!("{kind} {} of {}", level.level, level.most));
     let active = if t.active { format!("HELD BACK by {}", list(devices)) } else { "none".into() };
     let clocks = t.clocks.iter().map(|(what, c)| {
@@ -237,6 +240,8 @@ mod tests {
         assert_eq!(
             said,
             [
+                power_w: BTreeMap::from([("VDD_IN".into(), 7.25), ("VDD_SOC".into(), 1.5)]),
+                power_mode: Some("15W".into()),
                 "0 of 1 cameras live",
                 "",
                 "agent       0.1.0, no model, up 1 d 1 h",
@@ -249,3 +254,4 @@ mod tests {
         );
     }
 }
+                "power       VDD_IN 7.2 W, VDD_SOC 1.5 W, power mode 15W",

@@ -69,7 +69,7 @@ pub struct Health {
     version: watch::Sender<u64>,
 }
 
-/// How long frames take.
+/// How long frames take, and why fewer are looked at.
 #[derive(Default)]
 struct Inference {
     frame: Durations,
@@ -375,5 +375,7 @@ impl HealthSource for Health {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+            power_w: readings.power_w,
+            power_mode: readings.power_mode,
     }
 }
