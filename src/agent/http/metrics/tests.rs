@@ -14,7 +14,7 @@ fn full() -> DeviceStatus {
     let camera = CameraHealth {
         status: CameraStatus::Live,
         arming: Some(ArmingState { armed: false, until: None, reason: None }),
-        sampling: Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, frames_fps: 6.5 }),
+        sampling: Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, slowed_by: None, frames_fps: 6.5 }),
         frames: 42,
         drops: BTreeMap::from([("decoder_late".into(), 5)]),
         last_video_age_ms: Some(40),
