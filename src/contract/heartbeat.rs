@@ -60,6 +60,13 @@ pub struct HealthReport {
     pub temperatures_c: BTreeMap<String, f32>,
     /// What holds the machine back; absent where nothing of it can be read.
     pub throttling: Option<ThrottlingHealth>,
+    /// Watts by rail, as the board calls it (`VDD_IN`); empty where none is measured. Rails overlap: they are not to be
+    /// added up. Below zero is what flows back, or a sensor's error about zero.
+    #[serde(default)]
+    pub power_w: BTreeMap<String, f32>,
+    /// The power mode in force, as the board calls it (a Jetson's `nvpmodel`: `15W`, `MAXN`); absent where there is none.
+    #[serde(default)]
+    pub power_mode: Option<String>,
     /// Clips that leave the device; absent where none does, by policy.
     #[serde(default)]
     pub uploads: Option<UploadHealth>,
@@ -151,11 +158,24 @@ pub struct CameraClockHealth {
 pub struct SamplingHealth {
     /// What the model is made for.
     pub model_fps: f32,
-    /// What it is shown now: less than `model_fps` while the machine can't keep up (7, 6 or 5 eighths of it).
+    /// What it is shown now: less than `model_fps` while the machine can't keep up or is throttled (7, 6 or 5 eighths of it).
     #[serde(default)]
     pub aimed_fps: f32,
+    /// Why it is less; absent when it isn't.
+    #[serde(default)]
+    pub slowed_by: Option<SlowedBy>,
     /// What came, in the mean over the last five seconds.
     pub frames_fps: f32,
+}
+
+/// Why the model is shown fewer frames than it is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowedBy {
+    /// More frames came than the engine had time for.
+    Overload,
+    /// Something slows the machine down (`throttling`), or did until a moment ago.
+    Throttling,
 }
 
 /// Time that inference takes.

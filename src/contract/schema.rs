@@ -35,8 +35,8 @@ mod tests {
     use super::super::alert::{AlertKind, ClockState};
     use super::super::cloudevent::{self, Number, Sending};
     use super::super::heartbeat::{
-        CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, StallHealth,
-        ThrottlingHealth, UploadHealth, WearHealth,
+        CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, SlowedBy,
+        StallHealth, ThrottlingHealth, UploadHealth, WearHealth,
     };
     use super::super::notice::{NoticeKind, Trouble};
     use super::super::outbox::OutboxStatus;
@@ -155,7 +155,12 @@ mod tests {
             given_up: vec![(1, 3)],
         };
         validate("outbox.schema.json", &OutboxState { origin: origin(), status: status.clone() });
-        let sampling = Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, frames_fps: 7.4 });
+        let sampling = Some(SamplingHealth {
+            model_fps: 8.0,
+            aimed_fps: 7.0,
+            slowed_by: Some(SlowedBy::Throttling),
+            frames_fps: 7.4,
+        });
         let throttling = ThrottlingHealth {
             active: true,
             cooling: BTreeMap::from([("cpu-throttle-alert".into(), CoolingLevel { level: 1, most: 1 })]),
@@ -176,6 +181,8 @@ mod tests {
             inference: Some(InferenceHealth { engine: "onnxruntime".into(), ..InferenceHealth::default() }),
             memory: Some(MemoryHealth::default()),
             temperatures_c: BTreeMap::from([("cpu".into(), 51.5)]),
+            power_w: BTreeMap::from([("VDD_IN".into(), 7.25)]),
+            power_mode: Some("MAXN_SUPER".into()),
             uploads: Some(UploadHealth { pending: 2, ..UploadHealth::default() }),
             ..HealthReport::default()
         };

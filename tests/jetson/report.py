@@ -56,6 +56,8 @@ def read(path):
 class Report:
     def __init__(self):
         self.rows = []
+        # What a daemon said of the machine last.
+        self.health = {}
 
     def row(self, area, what, result, seen, against=""):
         self.rows.append({"area": area, "what": what, "result": result, "seen": str(seen), "against": against})
@@ -175,6 +177,7 @@ def watch(report, vedette, area, what, section, work):
     def camera():
         code, text = output(vedette, "status", "--json", "--config", config)
         status = json.loads(text) if code == 0 else {}
+        report.health = status.get("health") or report.health
         return ((status.get("cameras") or [{}])[0], next(iter(status.get("health", {}).get("cameras", {}).values()), {}),
                 status.get("health", {}).get("inference") or {})
 
@@ -234,6 +237,26 @@ def cameras(report, vedette, work):
         server.wait(10)
 
 
+def power(report, is_jetson):
+    """What the daemon read of the rails and the power mode, beside what the board's own tools say."""
+    none = "fail" if is_jetson and report.health else "absent"
+    line = first_line("tegrastats", "--interval", "500") if shutil.which("tegrastats") else ""
+    theirs = dict(re.findall(r"(\S+) (\d+)mW", line))
+    rails = report.health.get("power_w") or {}
+    for rail, watts in rails.items():
+        against = f"tegrastats: {theirs[rail]} mW" if rail in theirs else "tegrastats doesn't name it" if theirs else ""
+        report.row("power", f"rail {rail}", "pass", f"{watts:.2f} W", against)
+    if not rails:
+        seen = "none that this user can read (ls -l /sys/class/hwmon/hwmon*/curr1_input)"
+        report.row("power", "rails", none, seen, ", ".join(f"{n} {w} mW" for n, w in theirs.items()))
+    mode = report.health.get("power_mode")
+    said = re.search(r"NV Power Mode: *(\S+)", output("nvpmodel", "-q")[1])
+    if mode and said:
+        report.judge("power", "power mode", mode == said[1], mode, f"nvpmodel -q: {said[1]}")
+    else:
+        report.row("power", "power mode", "pass" if mode else none, mode or "no /var/lib/nvpmodel/status")
+
+
 def power_and_temperature(report):
     if shutil.which("tegrastats"):
         line = first_line("tegrastats", "--interval", "500")
@@ -286,6 +309,7 @@ def main():
         encode(report, hardware, work)
         pixels(report, args.vedette, hardware, work)
         cameras(report, args.vedette, work)
+        power(report, about["is_jetson"])
         power_and_temperature(report)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.md").write_text(markdown(about, report.rows))

@@ -2,6 +2,7 @@
 //! and files are those of the machines (kernel sources and NVIDIA's manuals); the values are made up. Not run on a
 //! Jetson.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Readings, Sensors};
@@ -17,6 +18,10 @@ fn machine(files: &[(&str, &str)]) -> Readings {
         std::fs::write(path, format!("{text}\n")).unwrap();
     }
     Sensors::under(root.path(), Path::new("/")).read(Wall::from_unix_ms(0))
+}
+
+fn rails(power_w: &BTreeMap<String, f32>) -> Vec<(&str, f32)> {
+    power_w.iter().map(|(rail, watts)| (rail.as_str(), *watts)).collect()
 }
 
 const ORIN: &[(&str, &str)] = &[
@@ -47,6 +52,9 @@ const ORIN: &[(&str, &str)] = &[
     ("sys/class/thermal/cooling_device6/type", "pwm-fan"),
     ("sys/class/thermal/cooling_device6/cur_state", "3"),
     ("sys/class/thermal/cooling_device6/max_state", "3"),
+    ("sys/class/thermal/cooling_device9/type", "hot-surface-alert"),
+    ("sys/class/thermal/cooling_device9/cur_state", "1"),
+    ("sys/class/thermal/cooling_device9/max_state", "1"),
     ("sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "1190400"),
     ("sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq", "1984000"),
     ("sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq", "1984000"),
@@ -57,7 +65,27 @@ const ORIN: &[(&str, &str)] = &[
     ("sys/class/devfreq/17000000.gpu/max_freq", "612000000"),
     ("sys/class/devfreq/17000000.gpu/available_frequencies", "306000000 408000000 510000000 612000000 918000000"),
     ("sys/class/devfreq/15480000.nvdec/cur_freq", "1"),
+    // Of an Orin NX or Nano. The voltages at its shunts (in4 to in6) and the sums (in7, curr4) are no rails.
     ("sys/class/hwmon/hwmon1/name", "ina3221"),
+    ("sys/class/hwmon/hwmon1/in1_label", "VDD_IN"),
+    ("sys/class/hwmon/hwmon1/in1_input", "5072"),
+    ("sys/class/hwmon/hwmon1/curr1_input", "1312"),
+    ("sys/class/hwmon/hwmon1/in2_label", "VDD_CPU_GPU_CV"),
+    ("sys/class/hwmon/hwmon1/in2_input", "5064"),
+    ("sys/class/hwmon/hwmon1/curr2_input", "280"),
+    ("sys/class/hwmon/hwmon1/in3_label", "VDD_SOC"),
+    ("sys/class/hwmon/hwmon1/in3_input", "5064"),
+    ("sys/class/hwmon/hwmon1/curr3_input", "-8"),
+    ("sys/class/hwmon/hwmon1/in4_input", "6560"),
+    ("sys/class/hwmon/hwmon1/in7_label", "sum of shunt voltages"),
+    ("sys/class/hwmon/hwmon1/in7_input", "7960"),
+    ("sys/class/hwmon/hwmon1/curr4_input", "1584"),
+    ("var/lib/nvpmodel/status", "pmode:0002 fmode:fanNull"),
+    (
+        "etc/nvpmodel.conf",
+        "# < POWER_MODEL ID=2 NAME=OLD >\n< PARAM TYPE=FILE NAME=CPU_ONLINE >\n\n< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n\n\
+         < POWER_MODEL ID=2 NAME=15W >\nCPU_ONLINE CORE_0 1\n\n< PM_CONFIG DEFAULT=0 >",
+    ),
     ("sys/class/hwmon/hwmon3/name", "soctherm_oc"),
     ("sys/class/hwmon/hwmon3/oc1_event_cnt", "0"),
     ("sys/class/hwmon/hwmon3/oc2_event_cnt", "15"),
@@ -88,6 +116,8 @@ fn an_orin_that_is_too_hot() {
     assert_eq!(throttling.clocks["gpu"], ProcessorClock { now_mhz: 306, limit_mhz: 612, rated_mhz: 918 });
     assert_eq!(throttling.over_current_events, Some(52));
     assert!(r.wear.is_empty());
+    assert_eq!(rails(&r.power_w), [("VDD_CPU_GPU_CV", 1.417), ("VDD_IN", 6.654), ("VDD_SOC", -0.04)]);
+    assert_eq!(r.power_mode.as_deref(), Some("15W"));
 }
 
 #[test]
@@ -113,6 +143,24 @@ fn a_xavier_at_its_ease_with_a_worn_emmc() {
         ("sys/class/devfreq/17000000.gv11b/available_frequencies", "114750000 1109250000"),
         ("sys/block/mmcblk0/device/life_time", "0x02 0x09"),
         ("sys/block/mmcblk0/device/pre_eol_info", "0x02"),
+        // Two chips; a channel that is not connected, one that is switched off, one that is broken.
+        ("sys/class/hwmon/hwmon2/name", "ina3221"),
+        ("sys/class/hwmon/hwmon2/in1_label", "GPU"),
+        ("sys/class/hwmon/hwmon2/in1_input", "19104"),
+        ("sys/class/hwmon/hwmon2/curr1_input", "48"),
+        ("sys/class/hwmon/hwmon2/in2_label", "CPU"),
+        ("sys/class/hwmon/hwmon2/curr2_input", "24"),
+        ("sys/class/hwmon/hwmon2/in3_label", "SOC"),
+        ("sys/class/hwmon/hwmon2/in3_input", "19096"),
+        ("sys/class/hwmon/hwmon2/curr3_input", "9999999999999999"),
+        ("sys/class/hwmon/hwmon3/name", "ina3221"),
+        ("sys/class/hwmon/hwmon3/in1_label", "CV"),
+        ("sys/class/hwmon/hwmon3/in1_input", "19096"),
+        ("sys/class/hwmon/hwmon3/curr1_input", "0"),
+        ("sys/class/hwmon/hwmon3/in2_label", "NC"),
+        ("sys/class/hwmon/hwmon3/in2_input", "19096"),
+        ("sys/class/hwmon/hwmon3/curr2_input", "8"),
+        ("var/lib/nvpmodel/status", "pmode:0007"),
     ]);
     assert_eq!(r.temperatures_c["AO-therm"], 40.0);
     let throttling = r.throttling.unwrap();
@@ -127,6 +175,43 @@ fn a_xavier_at_its_ease_with_a_worn_emmc() {
         "the worse of its two kinds"
     );
     assert_eq!(r.memory, None);
+    assert_eq!(rails(&r.power_w), [("CV", 0.0), ("GPU", 0.916)]);
+    assert_eq!(r.power_mode.as_deref(), Some("mode 7"), "nothing names it");
+}
+
+#[test]
+fn a_thor_and_what_its_carrier_board_measures() {
+    let r = machine(&[
+        ("sys/class/hwmon/hwmon0/name", "pwmfan"),
+        ("sys/class/hwmon/hwmon4/name", "ina3221"),
+        ("sys/class/hwmon/hwmon4/in1_label", "VDD_GPU"),
+        ("sys/class/hwmon/hwmon4/in1_input", "12040"),
+        ("sys/class/hwmon/hwmon4/curr1_input", "640"),
+        ("sys/class/hwmon/hwmon4/in2_label", "VDD_CPU_SOC_MSS"),
+        ("sys/class/hwmon/hwmon4/in2_input", "12040"),
+        ("sys/class/hwmon/hwmon4/curr2_input", "960"),
+        // One rail a chip, and no label; in0 is at the shunt.
+        ("sys/class/hwmon/hwmon5/name", "ina238"),
+        ("sys/class/hwmon/hwmon5/in0_input", "1"),
+        ("sys/class/hwmon/hwmon5/in1_input", "19000"),
+        ("sys/class/hwmon/hwmon5/curr1_input", "1210"),
+        ("sys/class/hwmon/hwmon5/power1_input", "22968750"),
+        ("sys/class/hwmon/hwmon6/name", "ina238"),
+        ("sys/class/hwmon/hwmon6/power1_input", "1500000"),
+        // As the device tree names it (Linux 5.18 and later).
+        ("sys/class/hwmon/hwmon7/name", "ina226"),
+        ("sys/class/hwmon/hwmon7/label", "camera mast"),
+        ("sys/class/hwmon/hwmon7/power1_input", "4200000"),
+    ]);
+    let expected = [
+        ("VDD_CPU_SOC_MSS", 11.558),
+        ("VDD_GPU", 7.705),
+        ("camera mast", 4.2),
+        ("ina238", 22.968),
+        ("ina238 hwmon6-1", 1.5),
+    ];
+    assert_eq!(rails(&r.power_w), expected);
+    assert_eq!(r.power_mode, None);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What the operating system knows of the device: its clock, memory, disk, wear, temperatures and what holds it back.
+//! What the operating system knows of the device: its clock, memory, disk, wear, temperatures, power and what holds it
+//! back.
 //! What the stages know of themselves they count themselves; `run::health` puts both together for the heartbeat and
 //! `status`.
 //!
@@ -6,6 +7,7 @@
 //! |---|---|
 //! | `sensors` | clock and disk; everything at one moment |
 //! | `thermal` | temperatures, cooling devices, clocks of processors |
+//! | `power` | power by rail, the power mode |
 //! | `memory` | memory, and what work waits for |
 //! | `wear` | the age of flash |
 //! | `sysfs` | one file |
@@ -14,6 +16,7 @@
 //! themselves (`base::clock`).
 
 mod memory;
+mod power;
 mod sensors;
 mod sysfs;
 mod thermal;

@@ -17,7 +17,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use super::{memory, thermal, wear};
+use super::{memory, power, thermal, wear};
 use crate::base::clock::Wall;
 use crate::contract::alert::ClockState;
 use crate::contract::heartbeat::{DiskHealth, MemoryHealth, StallHealth, ThrottlingHealth, WearHealth};
@@ -70,6 +70,10 @@ pub struct Readings {
     pub temperatures_c: BTreeMap<String, f32>,
     /// What holds the machine back.
     pub throttling: Option<ThrottlingHealth>,
+    /// Watts by rail.
+    pub power_w: BTreeMap<String, f32>,
+    /// The power mode in force.
+    pub power_mode: Option<String>,
 }
 
 /// Where the readings come from.
@@ -100,6 +104,8 @@ impl Sensors {
             wear: wear::wear(&self.root),
             temperatures_c: thermal::temperatures(&self.root),
             throttling: thermal::throttling(&self.root),
+            power_w: power::rails(&self.root),
+            power_mode: power::mode(&self.root),
         }
     }
 
@@ -160,6 +166,8 @@ mod tests {
             wear: BTreeMap::new(),
             temperatures_c: BTreeMap::new(),
             throttling: None,
+            power_w: BTreeMap::new(),
+            power_mode: None,
         };
         assert_eq!(readings, nothing);
     }

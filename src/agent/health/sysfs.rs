@@ -1,6 +1,8 @@
 //! Reading `/proc` and `/sys`: one value a file, numbered entries of a directory. What is not there, or does not read
 //! as expected, is `None` or left out.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -28,6 +30,12 @@ pub(super) fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
     found
+}
+
+/// Inserts under the name of its kind; of several of one kind, later ones with their number behind it.
+pub(super) fn insert_apart<V>(found: &mut BTreeMap<String, V>, kind: String, number: impl Display, value: V) {
+    let key = if found.contains_key(&kind) { format!("{kind} {number}") } else { kind };
+    found.insert(key, value);
 }
 
 /// The last part of a path, as text.

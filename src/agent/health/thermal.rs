@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::sysfs::{entries, name, numbered, text, value};
+use super::sysfs::{entries, insert_apart, name, numbered, text, value};
 use crate::contract::heartbeat::{CoolingLevel, ProcessorClock, ThrottlingHealth};
 
 /// Cooling devices that slow nothing down, by a part of their kind in lower case: fans, a laptop's screen and radio,
-/// and Intel's offset of the limit, which is a setting.
-const SLOWS_NOTHING: [&str; 5] = ["fan", "tcc offset", "backlight", "lcd", "iwlwifi"];
+/// Intel's offset of the limit, which is a setting, and a Jetson's warning that its surface is hot to the touch (from 70
+/// degrees on, 29 below where it slows down; bound to no clock).
+const SLOWS_NOTHING: [&str; 6] = ["fan", "tcc offset", "backlight", "lcd", "iwlwifi", "hot-surface-alert"];
 /// What a Jetson's graphics processor is called among the devices with a frequency of their own (Nano and TX2, Xavier,
 /// Orin under JetPack 5, Orin under JetPack 6, Thor).
 const GRAPHICS: [&str; 5] = ["gp10b", "gv11b", "ga10b", ".gpu", "gpu-gpc"];
@@ -27,11 +28,7 @@ pub(super) fn temperatures(root: &Path) -> BTreeMap<String, f32> {
         // Reading a zone that is switched off is an error: it has no temperature then.
         let temperature = value(&zone.join("temp")).and_then(celsius);
         let (Some(celsius), Some(kind)) = (temperature, text(&zone.join("type"))) else { continue };
-        let key = match found.contains_key(&kind) {
-            true => format!("{kind} {}", name(&zone).trim_start_matches("thermal_zone")),
-            false => kind,
-        };
-        found.insert(key, celsius);
+        insert_apart(&mut found, kind, name(&zone).trim_start_matches("thermal_zone"), celsius);
     }
     found
 }

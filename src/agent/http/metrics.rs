@@ -146,6 +146,10 @@ fn machine(page: &mut Page, health: &HealthReport) {
     page.gauge("vedette_flash_life_used_ratio", help, health.wear.iter().filter_map(worn));
     let heat = health.temperatures_c.iter().map(|(sensor, t)| (labelled("sensor", sensor), f64::from(*t)));
     page.gauge("vedette_temperature_celsius", "What a sensor says.", heat);
+    let power = health.power_w.iter().map(|(rail, watts)| (labelled("rail", rail), f64::from(*watts)));
+    page.gauge("vedette_power_watts", "Electrical power on a rail; rails overlap.", power);
+    let mode = health.power_mode.iter().map(|mode| (labelled("mode", mode), 1.0));
+    page.gauge("vedette_power_mode_info", "The power mode in force; always 1.", mode);
     if let Some(t) = &health.throttling {
         page.gauge("vedette_throttled", "1: something holds the machine back.", one(flag(t.active)));
         let cooling = t.cooling.iter().map(|(device, c)| (labelled("device", device), c.level as f64));

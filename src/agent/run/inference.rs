@@ -70,8 +70,9 @@ impl Inference {
             Popped::TimedOut => {}
             Popped::Closed => return ControlFlow::Break(()),
         }
-        if let Some(interval) = watch.interval(self.clock.now(), || self.health.frames()) {
-            self.health.interval(interval, watch.pressure.after(interval));
+        if let Some(interval) = watch.interval(self.clock.now(), &self.health) {
+            let rate = watch.pressure.after(interval);
+            self.health.interval(interval, rate, watch.pressure.slowed_by());
         }
         ControlFlow::Continue(())
     }
@@ -158,16 +159,17 @@ struct Watch {
 
 impl Watch {
     /// The interval that is over, if one is.
-    fn interval(&mut self, now: Mono, frames: impl FnOnce() -> (u64, u64)) -> Option<Interval> {
+    fn interval(&mut self, now: Mono, health: &Health) -> Option<Interval> {
         let length = now.since(self.began);
         if length < INTERVAL {
             return None;
         }
-        let (came, let_go) = frames();
+        let (came, let_go) = health.frames();
         let interval = Interval {
             busy: (self.busy.as_secs_f32() / length.as_secs_f32()).min(1.0),
             came: came - self.frames.0,
             let_go: let_go - self.frames.1,
+            throttled: health.is_throttled(),
         };
         (self.began, self.busy, self.frames) = (now, Duration::ZERO, (came, let_go));
         Some(interval)

@@ -151,7 +151,7 @@ impl Watch {
     }
 }
 
-/// Looks every two seconds and tells the store.
+/// Looks every two seconds and tells the store; and `health`, what other stages go by.
 pub struct Watcher {
     /// How the device is.
     pub health: Arc<Health>,
@@ -175,6 +175,7 @@ impl Watcher {
         while !stop.is_stopped() {
             beat.beat();
             let (report, cameras, store) = (self.health.report(), self.health.cameras(), self.store.counters());
+            self.health.heed(&report);
             let present = Present {
                 cameras: &cameras,
                 report: &report,

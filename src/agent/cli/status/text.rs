@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crate::contract::heartbeat::{
-    CameraHealth, HealthReport, InferenceHealth, Reserve, ThrottlingHealth, UploadHealth,
+    CameraHealth, HealthReport, InferenceHealth, Reserve, SlowedBy, ThrottlingHealth, UploadHealth,
 };
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
 use crate::contract::status::{DeviceStatus, HttpsStatus};
@@ -52,7 +52,11 @@ fn camera(condition: &CameraCondition, health: Option<&CameraHealth>) -> String 
     if let Some(health) = health {
         parts.push(match &health.sampling {
             Some(s) if s.aimed_fps < s.model_fps => {
-                format!("{:.1} frames/s of {} ({} aimed at: too much to do)", s.frames_fps, s.model_fps, s.aimed_fps)
+                let why = match s.slowed_by {
+                    Some(SlowedBy::Throttling) => "the machine is throttled",
+                    Some(SlowedBy::Overload) | None => "too much to do",
+                };
+                format!("{:.1} frames/s of {} ({} aimed at: {why})", s.frames_fps, s.model_fps, s.aimed_fps)
             }
             Some(s) => format!("{:.1} frames/s of {}", s.frames_fps, s.model_fps),
             None => "recorded only".into(),
@@ -130,6 +134,8 @@ fn machine(health: &HealthReport) -> Vec<(&'static str, String)> {
     }));
     let temperatures = list(health.temperatures_c.iter().map(|(zone, t)| format!("{zone} {t:.0}")));
     let temperatures = if temperatures.is_empty() { temperatures } else { format!("{temperatures} degrees Celsius") };
+    let rails = health.power_w.iter().map(|(rail, watts)| format!("{rail} {watts:.1} W"));
+    let mode = health.power_mode.iter().map(|mode| format!("power mode {mode}"));
     vec![
         ("memory", memory),
         ("waiting", if stalls.is_empty() { stalls } else { format!("{stalls}, of the last minute") }),
@@ -137,6 +143,7 @@ fn machine(health: &HealthReport) -> Vec<(&'static str, String)> {
         ("wear", wear),
         ("heat", temperatures),
         ("throttling", health.throttling.as_ref().map_or(String::new(), throttling)),
+        ("power", list(rails.chain(mode))),
     ]
 }
 
@@ -208,7 +215,12 @@ mod tests {
             blind: None,
             arming: None,
         };
-        let sampling = Some(SamplingHealth { model_fps: 8.0, aimed_fps: 6.0, frames_fps: 5.0 });
+        let sampling = Some(SamplingHealth {
+            model_fps: 8.0,
+            aimed_fps: 6.0,
+            slowed_by: Some(SlowedBy::Throttling),
+            frames_fps: 5.0,
+        });
         let drops = BTreeMap::from([("decoder_late".to_owned(), 3), ("not_classified".to_owned(), 0)]);
         let throttling = ThrottlingHealth {
             active: true,
@@ -229,6 +241,8 @@ mod tests {
                     WearHealth { life_used_percent: Some(90), reserve: Some(Reserve::Warning) },
                 )]),
                 throttling: Some(throttling),
+                power_w: BTreeMap::from([("VDD_IN".into(), 7.25), ("VDD_SOC".into(), 1.5)]),
+                power_mode: Some("15W".into()),
                 ..HealthReport::default()
             },
             outbox: None,
@@ -242,10 +256,11 @@ mod tests {
                 "",
                 "agent       0.1.0, no model, up 1 d 1 h",
                 "clock       not known to be synchronised",
-                "camera      gate: LOST since 2026-11-22T05:00:00.000Z; no route to host; DISARMED until 2026-11-22T17:00:00.000Z; 5.0 frames/s of 8 (6 aimed at: too much to do); 0 windows, 0 incidents; dropped: 3 decoder_late",
+                "camera      gate: LOST since 2026-11-22T05:00:00.000Z; no route to host; DISARMED until 2026-11-22T17:00:00.000Z; 5.0 frames/s of 8 (6 aimed at: the machine is throttled); 0 windows, 0 incidents; dropped: 3 decoder_late",
                 "camera      door: live since 2026-11-22T05:01:00.000Z; MJPEG 1280x720 at 15 fps from HD Webcam",
                 "wear        mmcblk0: up to 90 % of its rated life used, few reserve blocks left: REPLACE IT SOON",
                 "throttling  HELD BACK by cpu-throttle-alert 1 of 1; cpu 729 MHz, limit 1190 of 1984; 52 over-current events since boot",
+                "power       VDD_IN 7.2 W, VDD_SOC 1.5 W, power mode 15W",
             ]
         );
     }

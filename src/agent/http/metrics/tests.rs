@@ -14,7 +14,7 @@ fn full() -> DeviceStatus {
     let camera = CameraHealth {
         status: CameraStatus::Live,
         arming: Some(ArmingState { armed: false, until: None, reason: None }),
-        sampling: Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, frames_fps: 6.5 }),
+        sampling: Some(SamplingHealth { model_fps: 8.0, aimed_fps: 7.0, slowed_by: None, frames_fps: 6.5 }),
         frames: 42,
         drops: BTreeMap::from([("decoder_late".into(), 5)]),
         last_video_age_ms: Some(40),
@@ -43,6 +43,8 @@ fn full() -> DeviceStatus {
             clocks: BTreeMap::from([("cpu".into(), ProcessorClock { now_mhz: 729, limit_mhz: 1190, rated_mhz: 1984 })]),
             over_current_events: Some(52),
         }),
+        power_w: BTreeMap::from([("VDD_IN".into(), 7.5)]),
+        power_mode: Some("MAXN_SUPER".into()),
         uploads: Some(UploadHealth { pending: 1, done: 2, failed: 3, failures: 4, sent_bytes: 5 }),
     };
     let model = ModelRef { name: "activity-v1".into(), version: "1.0.0".into(), digest: String::new() };
@@ -81,6 +83,8 @@ fn says_what_the_heartbeat_says_in_base_units() {
         "vedette_inference_seconds_count 3",
         "vedette_stall_ratio{resource=\"io\",tasks=\"all\"} 0.25",
         "vedette_temperature_celsius{sensor=\"cpu\"} 51.5",
+        "vedette_power_watts{rail=\"VDD_IN\"} 7.5",
+        "vedette_power_mode_info{mode=\"MAXN_SUPER\"} 1",
         "vedette_processor_hertz{processor=\"cpu\"} 729000000",
         "vedette_outbox_pending 2",
         "vedette_outbox_given_up 3",

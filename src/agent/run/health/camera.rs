@@ -12,7 +12,7 @@ use crate::agent::capture::{CameraState, Stats};
 use crate::agent::config::CameraId;
 use crate::agent::incident::arming::Arming;
 use crate::base::clock::{Clock, Mono, Wall};
-use crate::contract::heartbeat::{CameraClockHealth, CameraHealth, SamplingHealth};
+use crate::contract::heartbeat::{CameraClockHealth, CameraHealth, SamplingHealth, SlowedBy};
 use crate::contract::state::{ArmingState, CameraCondition, CameraStatus};
 
 /// An inference that goes on failing is logged at most so often a camera.
@@ -180,8 +180,13 @@ impl CameraRecord {
         CameraCondition { camera: id.0.to_string(), status, since, reason, video, blind, arming }
     }
 
-    /// As the heartbeat carries it, while the model is shown so many of eight frames.
-    pub fn health(&self, now: Mono, rate: Rate, ring: Option<&RingWatch>) -> CameraHealth {
+    /// As the heartbeat carries it, while the model is shown so many of eight frames, and for this reason not all.
+    pub fn health(
+        &self,
+        now: Mono,
+        (rate, slowed_by): (Rate, Option<SlowedBy>),
+        ring: Option<&RingWatch>,
+    ) -> CameraHealth {
         let (status, reason, blind, arming) = {
             let state = self.state();
             let (status, reason) = in_words(state.now.as_ref().map(|s| &s.0));
@@ -190,6 +195,7 @@ impl CameraRecord {
         let sampling = self.look.map(|look| SamplingHealth {
             model_fps: look.model_fps,
             aimed_fps: rate.of(look.model_fps),
+            slowed_by,
             frames_fps: self.of_late().frames.a_second(now),
         });
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -318,13 +324,13 @@ mod tests {
         assert_eq!(said, 2);
         assert_eq!(news, [(10_000, Some(Blind::Failing("NaN".into())))], "said once");
         let now = Mono::from_millis(60_000);
-        let health = record.health(now, Rate::LEAST, None);
+        let health = record.health(now, (Rate::LEAST, Some(SlowedBy::Overload)), None);
         assert_eq!(health.drops["not_classified"], 480);
         assert!(health.blind.is_some_and(|why| why.contains("NaN")));
-        assert_eq!(health.sampling.map(|s| s.aimed_fps), Some(5.0));
+        assert_eq!(health.sampling.map(|s| (s.aimed_fps, s.slowed_by)), Some((5.0, Some(SlowedBy::Overload))));
         record.window_came(now);
         assert_eq!(record.look(now), Some(None), "it sees again");
-        assert_eq!(record.health(now, Rate::FULL, None).blind, None);
+        assert_eq!(record.health(now, (Rate::FULL, None), None).blind, None);
     }
 
     #[test]
@@ -358,7 +364,7 @@ mod tests {
         assert_eq!(condition().since, "2026-11-18T11:06:35.000Z");
         let condition = condition();
         assert_eq!((condition.status, condition.reason.as_deref()), (CameraStatus::Lost, Some("no route to host")));
-        let health = record.health(Mono::ZERO, Rate::FULL, None);
+        let health = record.health(Mono::ZERO, (Rate::FULL, None), None);
         assert_eq!((health.status, health.reason, health.sampling), (condition.status, condition.reason, None));
     }
 }

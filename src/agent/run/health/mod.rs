@@ -10,7 +10,7 @@ mod ring_watch;
 mod sight;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::agent::upload::UploadCounters;
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::queue::Queue;
 use crate::contract::alert::{ClockState, ModelRef};
-use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth, UploadHealth};
+use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth, SlowedBy, UploadHealth};
 use crate::contract::outbox::Outbox;
 use crate::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
 use crate::contract::status::{DeviceStatus, HttpsStatus};
@@ -61,6 +61,8 @@ pub struct Health {
     inference: Mutex<Inference>,
     /// The sampling rate in force, in eighths of the model's.
     rate: AtomicU8,
+    /// Something slowed the machine down when that was last looked at.
+    throttled: AtomicBool,
     /// Part of the last interval that the engine worked, in percent.
     busy_percent: AtomicU32,
     queues: OnceLock<Queues>,
@@ -71,11 +73,12 @@ pub struct Health {
     version: watch::Sender<u64>,
 }
 
-/// How long frames take.
+/// How long frames take, and why fewer are looked at.
 #[derive(Default)]
 struct Inference {
     frame: Durations,
     delay: Durations,
+    slowed_by: Option<SlowedBy>,
 }
 
 impl Health {
@@ -100,6 +103,7 @@ impl Health {
             cameras,
             inference: Mutex::default(),
             rate: AtomicU8::new(Rate::FULL.eighths()),
+            throttled: AtomicBool::new(false),
             busy_percent: AtomicU32::new(0),
             queues: OnceLock::new(),
             uplink: OnceLock::new(),
@@ -258,13 +262,28 @@ impl Health {
         Rate::from_eighths(self.rate.load(Ordering::Relaxed))
     }
 
+    /// Whether something slowed the machine down when `heed` last heard.
+    pub fn is_throttled(&self) -> bool {
+        self.throttled.load(Ordering::Relaxed)
+    }
+
+    /// What the sensors say that other stages go by. Reading them takes too long for those; who looks now and then tells.
+    pub fn heed(&self, report: &HealthReport) {
+        self.throttled.store(report.throttling.as_ref().is_some_and(|t| t.active), Ordering::Relaxed);
+    }
+
     /// An interval of inference is over, and went so; from here on `rate` is in force.
-    pub fn interval(&self, interval: Interval, rate: Rate) {
+    pub fn interval(&self, interval: Interval, rate: Rate, slowed_by: Option<SlowedBy>) {
+        self.inference.lock().expect("nothing panics under this lock").slowed_by = slowed_by;
         self.busy_percent.store((interval.busy * 100.0).round() as u32, Ordering::Relaxed);
         let before = Rate::from_eighths(self.rate.swap(rate.eighths(), Ordering::Relaxed));
         if rate != before {
             let (eighths, percent) = (rate.eighths(), (interval.busy * 100.0).round());
-            if rate < before {
+            if rate < before && interval.throttled {
+                log::warn!(
+                    "the machine is throttled, too hot or its supply too weak ({percent} % busy): the model is shown {eighths} of 8 frames of every camera; see `vedette status`"
+                );
+            } else if rate < before {
                 log::warn!(
                     "inference cannot keep up ({percent} % busy, {} of {} frames let go): the model is shown {eighths} of 8 frames of every camera; classify fewer cameras, or see `vedette status` for what holds the machine back",
                     interval.let_go,
@@ -338,8 +357,9 @@ impl HealthSource for Health {
     fn report(&self) -> HealthReport {
         let readings = self.sensors.read(self.clock.wall());
         let (now, rings) = (self.clock.now(), self.queues.get().map(|q| &q.rings));
+        let sampled = (self.rate(), self.inference.lock().expect("nothing panics under this lock").slowed_by);
         let health =
-            |id, record: &CameraRecord| record.health(now, self.rate(), rings.and_then(|r| r.get(id)).map(Arc::as_ref));
+            |id, record: &CameraRecord| record.health(now, sampled, rings.and_then(|r| r.get(id)).map(Arc::as_ref));
         let cameras = self.cameras.iter().map(|(id, record)| (id.0.to_string(), health(id, record))).collect();
         let engine = self.engine.lock().expect("nothing panics under this lock").clone();
         let machine = *self.machine.lock().expect("nothing panics under this lock");
@@ -370,6 +390,8 @@ impl HealthSource for Health {
             wear: readings.wear,
             temperatures_c: readings.temperatures_c,
             throttling: readings.throttling,
+            power_w: readings.power_w,
+            power_mode: readings.power_mode,
             uploads: self.uploads(),
         }
     }

@@ -19,7 +19,7 @@ use crate::base::clock::{ManualClock, Wall};
 use crate::base::queue::Full;
 use crate::base::stop::StopToken;
 use crate::contract::alert::ModelRef;
-use crate::contract::heartbeat::{CameraHealth, HealthSource};
+use crate::contract::heartbeat::{CameraHealth, HealthSource, SlowedBy};
 
 /// The scripted encoder, at a price.
 struct Slow {
@@ -47,7 +47,7 @@ struct Camera {
 }
 
 struct Rig {
-    _dir: TempDir,
+    dir: TempDir,
     clock: Arc<ManualClock>,
     each: Arc<std::sync::Mutex<Duration>>,
     health: Arc<Health>,
@@ -107,7 +107,7 @@ impl Rig {
             company: Company::default(),
         };
         let cameras = fps.iter().enumerate().map(camera).collect();
-        Rig { _dir: dir, clock, each, health, inference, watch: Watch::default(), cameras }
+        Rig { dir, clock, each, health, inference, watch: Watch::default(), cameras }
     }
 
     /// Lets so many seconds pass.
@@ -124,6 +124,16 @@ impl Rig {
                 assert!(self.inference.round(&mut self.watch).is_continue());
             }
         }
+    }
+
+    /// Throttles the machine, or not; whoever looks at the sensors does.
+    fn throttle(&self, level: u32) {
+        let device = self.dir.path().join("sys/class/thermal/cooling_device0");
+        std::fs::create_dir_all(&device).expect("writable");
+        for (file, text) in [("type", "cpu-throttle-alert"), ("cur_state", &level.to_string()), ("max_state", "1")] {
+            std::fs::write(device.join(file), text).expect("writable");
+        }
+        self.health.heed(&self.health.report());
     }
 
     fn heartbeat(&self, camera: usize) -> CameraHealth {
@@ -186,6 +196,28 @@ fn under_overload_the_rate_falls_in_steps_no_camera_starves_and_it_rises_again()
     *rig.each.lock().expect("no panic") = Duration::from_millis(10);
     rig.run(60);
     assert_eq!(rig.aimed_fps(3), 8.0);
+}
+
+#[test]
+fn throttled_it_looks_less_often_before_a_frame_is_lost_says_why_and_looks_more_often_when_it_is_over() {
+    let mut rig = Rig::new(&[25.0, 30.0], Duration::from_millis(10));
+    rig.throttle(0);
+    rig.run(10);
+    assert_eq!(rig.aimed_fps(0), 8.0);
+    rig.throttle(1);
+    rig.run(3);
+    let sampling = rig.heartbeat(1).sampling.expect("it is classified");
+    assert_eq!((sampling.aimed_fps, sampling.slowed_by), (7.0, Some(SlowedBy::Throttling)));
+    rig.run(120);
+    let hot = rig.heartbeat(0);
+    assert_eq!((rig.aimed_fps(0), hot.blind), (5.0, None), "it goes on");
+    assert_eq!(hot.drops["overtaken_before_inference"], 0, "the engine has always had time");
+    rig.throttle(0);
+    rig.run(9);
+    assert_eq!(rig.aimed_fps(0), 5.0, "it may come back");
+    rig.run(40);
+    let sampling = rig.heartbeat(1).sampling.expect("it is classified");
+    assert_eq!((sampling.aimed_fps, sampling.slowed_by), (8.0, None));
 }
 
 #[test]
