@@ -429,22 +429,16 @@ std::string Builder::build(Network const& network, Config const& config, faults:
             plan.batches[shapes->first].push_back(shape.second.at(0));
         }
     }
-    char const* why = nullptr;
-    auto const* const cuda = cuda::calls(&why);
-    void* context = nullptr;
-    if (cuda->current(&context) == 0 && context == nullptr && cuda->retain(&context, 0) == 0)
-    {
-        cuda->set_current(context);
-    }
+    cuda::ensure_context();
     unsigned long long workspace = 0;
-    int const error = cuda->allocate(&workspace, 65536);
+    int const error = cuda::calls().allocate(&workspace, 65536);
     if (error != 0)
     {
         m_log.error(std::string("IBuilder::buildSerializedNetwork: Error Code 1: Cuda Runtime (") + cuda::words(error) + ")");
         return "";
     }
     bool const goes_on = Phases(config.monitor, fault == faults::Kind::slow).run("Building engine", nullptr, 3, Phases::tactics);
-    cuda->release(workspace);
+    cuda::calls().release(workspace);
     if (!goes_on)
     {
         m_log.say(Severity::kINFO, "the build was cancelled by the progress monitor");
@@ -501,7 +495,7 @@ extern "C" __attribute__((visibility("default"))) void* createInferBuilder_INTER
         return nullptr;
     }
     char const* why = nullptr;
-    if (cuda::calls(&why) == nullptr)
+    if (!cuda::start(&why))
     {
         log.error(std::string("createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure with error: ")
             + why + ". Please check your CUDA installation)");

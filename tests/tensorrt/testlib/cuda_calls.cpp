@@ -42,21 +42,31 @@ char const* words(int error)
     return s_calls.error_string != nullptr && s_calls.error_string(error, &text) == 0 && text != nullptr ? text : "?";
 }
 
-Calls const* calls(char const** why)
+bool start(char const** why)
 {
     static bool const loaded = load();
     if (!loaded)
     {
         *why = "libcuda.so cannot be opened";
-        return nullptr;
+        return false;
     }
     int const error = s_calls.init(0);
-    if (error != 0)
+    *why = error != 0 ? words(error) : "";
+    return error == 0;
+}
+
+void ensure_context()
+{
+    void* context = nullptr;
+    if (s_calls.current(&context) == 0 && context == nullptr && s_calls.retain(&context, 0) == 0)
     {
-        *why = words(error);
-        return nullptr;
+        s_calls.set_current(context);
     }
-    return &s_calls;
+}
+
+Calls const& calls()
+{
+    return s_calls;
 }
 
 } // namespace cuda

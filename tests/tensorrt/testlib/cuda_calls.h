@@ -21,8 +21,12 @@ struct Calls
     int (*error_string)(int, char const**) = nullptr;
 };
 
-// NULL, and `why`, where there is no driver or no GPU.
-Calls const* calls(char const** why);
+// Initialises the driver; false, and `why`, where there is no driver or no GPU.
+bool start(char const** why);
+// After that.
+Calls const& calls();
 char const* words(int error);
+// The runtime API, which TensorRT uses, has a context on every thread; the driver's may be current or not.
+void ensure_context();
 
 } // namespace cuda

@@ -22,10 +22,8 @@ int32_t library_version()
 
 std::string gpu_name()
 {
-    char const* why = nullptr;
-    auto const* const cuda = cuda::calls(&why);
     char name[256] = "";
-    return cuda != nullptr && cuda->device_name(name, sizeof(name), 0) == 0 ? name : "";
+    return cuda::calls().device_name(name, sizeof(name), 0) == 0 ? name : "";
 }
 
 nvinfer1::DataType data_type(int type)
@@ -43,16 +41,6 @@ nvinfer1::DataType data_type(int type)
 
 namespace
 {
-
-// The runtime API has a context of its own making on every thread; the driver's is current or not.
-void ensure_context(cuda::Calls const& cuda)
-{
-    void* context = nullptr;
-    if (cuda.current(&context) == 0 && context == nullptr && cuda.retain(&context, 0) == 0)
-    {
-        cuda.set_current(context);
-    }
-}
 
 // One inference as it was enqueued: shapes and addresses are those of that moment, for a graph for ever.
 struct Work
@@ -274,11 +262,9 @@ public:
         {
             return nullptr;
         }
-        char const* why = nullptr;
-        auto const* const cuda = cuda::calls(&why);
-        ensure_context(*cuda);
+        cuda::ensure_context();
         unsigned long long scratch = 0;
-        int const error = cuda->allocate(&scratch, static_cast<size_t>(getDeviceMemorySizeV2()));
+        int const error = cuda::calls().allocate(&scratch, static_cast<size_t>(getDeviceMemorySizeV2()));
         if (error != 0)
         {
             log.error(std::string("[executionContext] Error Code 1: Cuda Runtime (") + cuda::words(error) + ")");
@@ -309,8 +295,7 @@ Context::Context(Engine& engine, unsigned long long scratch)
 
 Context::~Context() noexcept
 {
-    char const* why = nullptr;
-    cuda::calls(&why)->release(m_scratch);
+    cuda::calls().release(m_scratch);
     {
         std::lock_guard<std::mutex> lock(s_works_mutex);
         for (Work* work : m_captured)
@@ -408,12 +393,11 @@ bool Context::complete(std::map<std::string, onnx::Shape>& shapes) const
                 + tensor.name + ")");
             return false;
         }
-        char const* why = nullptr;
         unsigned long long base = 0;
         size_t size = 0;
         auto const at = reinterpret_cast<unsigned long long>(address->second);
         size_t const needed = static_cast<size_t>(onnx::count(shapes.at(tensor.name))) * onnx::bytes_of(tensor.type);
-        if (cuda::calls(&why)->range(&base, &size, at) != 0 || at + needed > base + size)
+        if (cuda::calls().range(&base, &size, at) != 0 || at + needed > base + size)
         {
             misuse("the tensor " + tensor.name + " of " + std::to_string(needed) + " bytes lies at "
                 + std::to_string(at) + ", where there is no or too little device memory");
@@ -429,9 +413,7 @@ bool Context::enqueueV3(cudaStream_t stream) noexcept
     {
         return false;
     }
-    char const* why = nullptr;
-    auto const* const cuda = cuda::calls(&why);
-    ensure_context(*cuda);
+    cuda::ensure_context();
     std::unique_ptr<Work> work(new Work());
     if (!complete(work->shapes))
     {
@@ -443,10 +425,10 @@ bool Context::enqueueV3(cudaStream_t stream) noexcept
     work->fault = fault;
     work->addresses = m_addresses;
     int capturing = 0;
-    cuda->capturing(stream, &capturing);
+    cuda::calls().capturing(stream, &capturing);
     work->once = capturing == 0;
     std::lock_guard<std::mutex> lock(s_works_mutex);
-    int const error = cuda->host_function(stream, on_stream, work.get());
+    int const error = cuda::calls().host_function(stream, on_stream, work.get());
     if (error != 0)
     {
         m_engine.log.error(std::string("IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (") + cuda::words(error) + ")");
@@ -654,7 +636,7 @@ extern "C" __attribute__((visibility("default"))) void* createInferRuntime_INTER
         return nullptr;
     }
     char const* why = nullptr;
-    if (cuda::calls(&why) == nullptr)
+    if (!cuda::start(&why))
     {
         log.error(std::string("createInferRuntime: Error Code 6: API Usage Error (CUDA initialization failure with error: ")
             + why + ". Please check your CUDA installation)");
