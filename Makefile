@@ -1,7 +1,7 @@
 # What people do with this tree. `make` or `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test system-test test-jetson lint audit fuzz soak bench build clean-demo soak-kill train-setup train-smoke train-test
+.PHONY: help setup demo test system-test test-jetson lint audit fuzz soak bench build clean-demo soak-kill test-gpu train-setup train-smoke train-test
 
 VIDEO ?=
 RTSP ?=
@@ -20,8 +20,11 @@ demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, inciden
 
 test: setup ## all tests: unit, property, and integration against a real Mosquitto, a real RTSP server and others' clients
 	@deploy/dev/python.sh
+	@tests/tensorrt/doubles.sh
 	@deploy/dev/nextest.sh run --no-fail-fast
 	cargo test --doc --quiet
+	@tests/tensorrt/check.sh
+	@tests/tensorrt/rtx.sh || [ $$? -eq 77 ]
 	@$(MAKE) --no-print-directory train-smoke
 
 KILLS ?= 1000
@@ -37,9 +40,13 @@ test-jetson: setup ## what of Vedette this machine's hardware carries, in one re
 	@cargo build --quiet --bin vedette || cargo build --bin vedette
 	@python3 tests/jetson/report.py
 
+test-gpu: setup ## for who has a Jetson or another machine with TensorRT: shim, contract suite, default model built, proven, measured, in one report
+	@tests/tensorrt/gpu.sh
+
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --no-default-features --features agent --lib --bins --quiet -- -D warnings
 	cargo clippy --no-default-features --lib --quiet -- -D warnings
 	@deploy/dev/deny.sh
 

@@ -13,7 +13,7 @@ const FAULT: &str = "VEDETTE_TRT_FAULT";
 
 fn doubles() -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tensorrt/doubles-10.16");
-    assert!(dir.join("libvedette_trt.so").exists(), "{} is not there: run `make setup`", dir.display());
+    assert!(dir.join("libvedette_trt.so").exists(), "{} is not there: run tests/tensorrt/doubles.sh", dir.display());
     dir
 }
 
@@ -123,15 +123,11 @@ fn the_cpu_serves_until_tensorrt_is_built_and_proven_and_then_it_takes_over() {
 
 #[test]
 fn an_engine_that_computes_something_else_never_serves() {
-    for (fault, said) in
-        [("ExecutionContext::enqueueV3:0:wrong", "is off by"), ("ExecutionContext::enqueueV3:0:nan", "cosine")]
-    {
+    for fault in ["ExecutionContext::enqueueV3:0:wrong", "ExecutionContext::enqueueV3:0:nan"] {
         let mut agent = device("cuda_graph = false\n", fault).start();
         let words = better(&agent, "not in use");
-        assert!(
-            words.contains("is refused") && (words.contains(said) || words.contains("not a finite number")),
-            "{words}"
-        );
+        let numbers = words.contains("cosine") && words.contains("is the least");
+        assert!(words.contains("is refused") && (numbers || words.contains("not a finite number")), "{words}");
         serves(&agent, "ONNX Runtime");
         goes_on(&agent);
         // It is remembered: not loaded, not built at the next start, though nothing would be wrong with it.
@@ -199,8 +195,8 @@ fn a_build_ends_with_the_daemon() {
 
 #[test]
 fn a_gpu_that_fails_while_it_serves_is_replaced_by_the_cpu() {
-    // Some hundred launches go into proving and measuring; then it fails for good.
-    let fault: Vec<String> = (600..1000).map(|n| format!("cuGraphLaunch:{n}")).collect();
+    // Some 150 launches go into proving and measuring; then it fails for good.
+    let fault: Vec<String> = (190..600).map(|n| format!("cuGraphLaunch:{n}")).collect();
     let agent = device("", &fault.join(",")).start();
     serves(&agent, "TensorRT 10.16");
     serves(&agent, "ONNX Runtime");
@@ -263,7 +259,7 @@ fn every_function_of_the_libraries_may_fail_and_the_commands_end_with_a_word() {
         said.lines().filter_map(|l| l.split_once("call ")).map(|(_, name)| name.trim()).collect();
     functions.sort_unstable();
     functions.dedup();
-    assert!(functions.len() > 20, "{functions:?}");
+    assert!(functions.len() > 15, "{functions:?}");
     // CUDA's are many more calls than lines would be welcome of: by name.
     let driver = [
         "cuInit",

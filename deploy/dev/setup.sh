@@ -21,7 +21,7 @@ packages=(
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
     gstreamer1.0-libav gstreamer1.0-tools
     # demo and tests: a real broker, a real RTSP server, video to look at and tools to look with
-    mosquitto mosquitto-clients gir1.2-gst-rtsp-server-1.0 python3-gi ffmpeg openssl nftables iproute2
+    mosquitto mosquitto-clients gir1.2-gst-rtsp-server-1.0 python3-gi ffmpeg openssl nftables iproute2 procps valgrind
     # fetching: ONNX Runtime's wheel
     python3-pip unzip ca-certificates
 )

@@ -598,7 +598,7 @@ pub(super) fn stand_in(path: &Path) {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // SAFETY: a library of our own tests, which has no initialisers to speak of.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-    std::mem::forget(library.unwrap_or_else(|e| panic!("{}: {e}: run `make setup`", path.display())));
+    std::mem::forget(library.unwrap_or_else(|e| panic!("{}: {e}: run tests/tensorrt/doubles.sh", path.display())));
 }
 
 #[cfg(test)]

@@ -14,16 +14,20 @@ use crate::agent::infer::tensorrt::ffi::Request;
 use crate::agent::infer::tensorrt::types::{ShimError, Typing};
 use crate::agent::infer::test_model::{Tiny, network};
 
-/// As `make setup` builds them.
+/// As `tests/tensorrt/doubles.sh` builds them.
 fn doubles() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tensorrt/doubles-10.16")
 }
 
 fn machine() -> Machine {
+    // `make test-gpu`: this machine's own.
+    if std::env::var("VEDETTE_TENSORRT").is_ok_and(|what| what == "real") {
+        return Machine::find(&Places::default()).unwrap_or_else(|e| panic!("{}", crate::base::error::Chain(&e)));
+    }
     let dir = doubles();
     ffi::stand_in(&dir.join("libcuda.so"));
     let places = Places { library: Some(dir.join("libnvinfer.so.10")), shim: Some(dir.join("libvedette_trt.so")) };
-    Machine::find(&places).unwrap_or_else(|e| panic!("{}: run `make setup`", crate::base::error::Chain(&e)))
+    Machine::find(&places).unwrap_or_else(|e| panic!("{}: run tests/tensorrt/doubles.sh", crate::base::error::Chain(&e)))
 }
 
 fn library() -> Arc<TensorRt> {
@@ -81,7 +85,7 @@ fn it_gives_what_the_golden_vectors_say_that_another_engine_made() {
     let mut engine = load(model.manifest(), &library, &plans, true).expect("its own plans");
     let proof = model.prove(&mut engine).expect("the same network");
     assert!(proof.features_cosine > 0.9999 && proof.probabilities < 1e-4, "{proof:?}");
-    assert!(engine.info.runtime.starts_with("TensorRT 10.16"), "{}", engine.info.runtime);
+    assert!(engine.info.runtime.starts_with("TensorRT "), "{}", engine.info.runtime);
 }
 
 #[test]
