@@ -3,7 +3,7 @@
 //! `model` reads and verifies a model directory, `manifest` is its format, `input` the part of it that decides the
 //! pixels; `view` is what the encoder sees; `window` keeps the last features of a camera; `classifier` puts them together
 //! for many cameras; `onnx` is the CPU engine; `golden` proves an engine against the model's own vectors before it is
-//! trusted. TensorRT will stand beside `onnx`.
+//! trusted; `measure` says how long it takes. `tensorrt` is the Jetson's.
 //!
 //! What belongs here: everything between a [`Frame`](crate::agent::capture::Frame) and a [`Score`]. What does
 //! not: deciding what a score means (that is `incident`'s work) and where frames come from.
