@@ -67,8 +67,8 @@ make_it "$out/libvedette_trt.so" "$shim"/*.cpp "$shim"/*.h "$shim"/exports.map -
     "$CXX" -std=c++14 "${common[@]}" -shared -fvisibility=hidden "${nvidia[@]}" "$shim"/*.cpp -o "$out/libvedette_trt.so" \
     -Wl,--version-script="$shim/exports.map" -Wl,-z,nodelete -ldl
 
-# What no family changes is compiled once for all of them; several may be built at a time.
-same=$root/.cache/tensorrt/objects/$(basename "$CXX")${VEDETTE_SANITIZE:+-sanitized}
+# What no family changes is compiled once for all that are built side by side; several may be built at a time.
+same=$(dirname "$out")/.same-$(basename "$CXX")${VEDETTE_SANITIZE:+-sanitized}
 mkdir -p "$same"
 (
     flock 9

@@ -363,6 +363,7 @@ static void bad_builds(vt_library *library) {
     file_bytes unknown = patched(encoder_onnx, "Relu", "Rely", 4);
     bad = build_of(unknown, encoder_outputs, 2, PLAIN);
     refused(library, bad, VT_PARSE, "operator Rely", "No importer registered");
+    CHECK(strchr(last_error.message, '\n') == NULL);
     free(unknown.bytes);
 
     bad = good;

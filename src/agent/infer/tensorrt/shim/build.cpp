@@ -174,7 +174,8 @@ Owned<nvonnxparser::IParser> parse(
     {
         return parser;
     }
-    std::string tried = "parsing the ONNX of " + std::to_string(build.onnx_bytes) + " bytes";
+    std::string const tried = "parsing the ONNX of " + std::to_string(build.onnx_bytes) + " bytes";
+    std::string errors;
     for (int32_t i = 0; i < parser->getNbErrors(); ++i)
     {
         nvonnxparser::IParserError const* const error = parser->getError(i);
@@ -182,10 +183,15 @@ Owned<nvonnxparser::IParser> parse(
         {
             std::string const node = family::node_of(*error);
             char const* const words = error->desc();
-            tried += (i == 0 ? ": " : "; ") + node + (node.empty() ? "" : ": ") + (words == nullptr ? "" : words);
+            errors += (errors.empty() ? "" : "; ") + node + (node.empty() ? "" : ": ") + (words == nullptr ? "" : words);
         }
     }
-    fail(call, VT_PARSE, tried);
+    if (errors.empty())
+    {
+        fail(call, VT_PARSE, tried);
+    }
+    // The log says the same again.
+    refuse(call.memory() ? VT_MEMORY : VT_PARSE, tried + ": " + errors);
 }
 
 std::string names_of_outputs(nvinfer1::INetworkDefinition const& network)

@@ -2,7 +2,9 @@
 //
 // How each line is known. "compiled": the family's headers are fetched and compiled by tests/tensorrt/check.sh, which
 // also runs the shim on a library of that layout: TensorRT 10.16, 11.0, 11.1, 11.4, TensorRT-RTX 1.3 to 1.7. "read":
-// the header, or NVIDIA's words in a later one, were read and not compiled: 8.5, 8.6, 10.3 come only with JetPack.
+// NVIDIA's header, or NVIDIA's words in a later one, were read and not compiled, since 8.5, 8.6 and 10.3 come only with
+// JetPack: of 8.5 NvInferRuntime.h; of 10.1, 10.7 and 10.9 NvInferImpl.h, between which 10.3 lies; of 8.6 the release
+// notes and programs. The branches for them are compiled with a sketch of what was read (tests/tensorrt/sketch).
 #ifndef VEDETTE_TRT_FAMILY_H
 #define VEDETTE_TRT_FAMILY_H
 
@@ -67,7 +69,7 @@ constexpr bool kWeakTypes = !kRtx && VT_LEVEL < 1100;
 constexpr bool kStrongTypes = VT_LEVEL >= 1000;
 // DLA: the classes stay in RTX, whose GPUs have none.
 constexpr bool kDla = !kRtx;
-// The builder's optimisation level: from 8.6 on (read).
+// The builder's optimisation level: from 8.6 on (read: its release notes).
 constexpr bool kOptimisationLevel = VT_LEVEL >= 806;
 // RTX compiles its kernels where they run and has no timing cache: "no-ops" (RTX 1.5's NvInfer.h; compiled).
 constexpr bool kTimingCache = !kRtx;
@@ -114,8 +116,8 @@ inline void set_optimisation_level(nvinfer1::IBuilderConfig& config, int32_t lev
 #endif
 }
 
-// Two contexts on one profile: 8.6 has it as a preview, 10 as the rule, 8.5 not at all (read: 10.16's NvInferRuntime.h
-// on getOptimizationProfile(), 8.6's PreviewFeature).
+// Two contexts on one profile: 8.6 has it as a preview, 10 as the rule, 8.5 not at all (read: createExecutionContext() in
+// 8.5's NvInferRuntime.h, getOptimizationProfile() in 10.16's, PreviewFeature in 8.6's release notes).
 inline void share_profiles(nvinfer1::IBuilderConfig& config)
 {
 #if VT_LEVEL >= 806 && VT_LEVEL < 1000
@@ -155,12 +157,12 @@ inline uint64_t device_bytes(nvinfer1::ICudaEngine const& engine)
 #endif
 }
 
-// The node that a parser's error is about. Its name and operator: from 10.0 on (compiled: 10.16; read: 8.5 to 8.6 have
-// its number only).
+// The node that a parser's error is about. Its name and operator: from 10.1 on (read; compiled: 10.16 and later). Before,
+// its number only.
 inline std::string node_of(nvonnxparser::IParserError const& error)
 {
     std::string node;
-#if VT_LEVEL >= 1000
+#if VT_LEVEL >= 1001
     char const* const name = error.nodeName();
     char const* const type = error.nodeOperator();
     if (name != nullptr && *name != '\0')

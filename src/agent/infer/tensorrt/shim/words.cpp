@@ -64,7 +64,9 @@ int32_t report(vt_error* error, int32_t code, char const* message) noexcept
     {
         error->code = code;
         size_t const length = cut(message, std::strlen(message), VT_MESSAGE_BYTES - 1);
-        std::memcpy(error->message, message, length);
+        // The library breaks its lines; an error is one.
+        std::transform(message, message + length, error->message,
+            [](char c) { return static_cast<unsigned char>(c) < ' ' ? ' ' : c; });
         error->message[length] = '\0';
     }
     return code;

@@ -79,7 +79,7 @@ private:
     std::vector<Call*> m_calls;
 };
 
-// Fills `error` (may be NULL); a message that is too long is cut between two characters.
+// Fills `error` (may be NULL) with one line; a message that is too long is cut between two characters.
 int32_t report(vt_error* error, int32_t code, char const* message) noexcept;
 
 // Runs `body(Call&)`; whatever leaves it becomes a code and a message.
