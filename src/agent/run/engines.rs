@@ -25,6 +25,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// Why there is no better engine.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(not(any(feature = "tensorrt", test)), expect(dead_code, reason = "nothing better was built in"))]
 pub enum Never {
     /// This machine has none, and nothing is wrong.
     None,

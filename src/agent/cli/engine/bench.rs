@@ -19,7 +19,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 
-/// Measure the model's engines on this machine: frames a second, p50 and p99, temperature
+/// Measure the model's engines on this machine: frames a second, p50 and p99, temperature, power
 ///
 /// The CPU engine first, then TensorRT, which is built if it is not there. Each row is one network at one batch size, passes
 /// back to back, each waited for. Close other programs, and say which power mode the device is in.
@@ -81,6 +81,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// What the rail of all a Jetson draws is called: Orin Nano and NX, AGX Xavier and Thor, Nano and TX2.
+const WHOLE_BOARD: [&str; 3] = ["VDD_IN", "VIN", "POM_5V_IN"];
+
 /// 1, and what the device has cameras for.
 fn batches(cameras: usize) -> Vec<usize> {
     let mut batches = vec![1, cameras];
@@ -96,8 +99,8 @@ struct Table {
 impl Table {
     fn head(&mut self) -> anyhow::Result<()> {
         let columns = format!(
-            "{:<44} {:>5} {:<8} {:>5} {:>10} {:>9} {:>9} {:>7}",
-            "engine", "type", "network", "batch", "items/s", "p50 ms", "p99 ms", "deg C"
+            "{:<44} {:>5} {:<8} {:>5} {:>10} {:>9} {:>9} {:>7} {:>7}",
+            "engine", "type", "network", "batch", "items/s", "p50 ms", "p99 ms", "deg C", "watts"
         );
         Ok(self.out.line(columns)?)
     }
@@ -112,28 +115,37 @@ impl Table {
         for batch in batches {
             let times = measure(m, engine, (*batch, passes), clock)?;
             let readings = sensors.read(clock.wall());
+            // Read right after the passes: the sensors are slower than that.
             let hottest = readings.temperatures_c.values().copied().reduce(f32::max);
+            let watts = WHOLE_BOARD.iter().find_map(|rail| readings.power_w.get(*rail)).copied();
             for (network, measured) in [("encoder", &times.encoder), ("head", &times.head)] {
-                self.row(engine, network, measured, hottest)?;
+                self.row(engine, network, measured, (hottest, watts))?;
             }
         }
         Ok(())
     }
 
-    fn row(&mut self, engine: &Engine, network: &str, m: &Measured, hottest: Option<f32>) -> anyhow::Result<()> {
+    fn row(
+        &mut self,
+        engine: &Engine,
+        network: &str,
+        m: &Measured,
+        (hottest, watts): (Option<f32>, Option<f32>),
+    ) -> anyhow::Result<()> {
         let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
         let (p50, p99) = (ms(m.p50()), ms(m.p99()));
         let runtime: String = engine.info.runtime.chars().take(44).collect();
+        let power = watts.map_or("-".to_owned(), |w| format!("{w:.1}"));
         let heat = hottest.map_or("-".to_owned(), |c| format!("{c:.0}"));
         self.out.line(format!(
-            "{runtime:<44} {:>5} {network:<8} {:>5} {:>10.1} {p50:>9.3} {p99:>9.3} {heat:>7}",
+            "{runtime:<44} {:>5} {network:<8} {:>5} {:>10.1} {p50:>9.3} {p99:>9.3} {heat:>7} {power:>7}",
             engine.info.precision.to_string(),
             m.batch,
             m.per_second(),
         ))?;
         self.rows.push(json!({
             "runtime": engine.info.runtime, "precision": engine.info.precision.to_string(), "network": network,
-            "batch": m.batch, "items_per_s": m.per_second(), "p50_ms": p50, "p99_ms": p99, "hottest_c": hottest,
+            "batch": m.batch, "items_per_s": m.per_second(), "p50_ms": p50, "p99_ms": p99, "hottest_c": hottest, "board_w": watts,
         }));
         Ok(())
     }

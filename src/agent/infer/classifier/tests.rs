@@ -193,7 +193,7 @@ fn scores_of_two(options: Options, at: u64, replace: impl Fn(&mut Classifier)) -
         // The second camera loses half a second on the way, and another one comes later.
         let second = if n < 20 { n * 125 } else { n * 125 + 500 };
         let batch = [frame("a", n * 125, (n * 6) as u8), frame("b", second, (250 - n * 5) as u8)];
-        scores.extend(c.push_batch(&batch).into_iter().map(|r| r.expect("good frames")).flatten());
+        scores.extend(c.push_batch(&batch).into_iter().filter_map(|r| r.expect("good frames")));
     }
     scores
 }

@@ -27,7 +27,8 @@ fn machine() -> Machine {
     let dir = doubles();
     ffi::stand_in(&dir.join("libcuda.so"));
     let places = Places { library: Some(dir.join("libnvinfer.so.10")), shim: Some(dir.join("libvedette_trt.so")) };
-    Machine::find(&places).unwrap_or_else(|e| panic!("{}: run tests/tensorrt/doubles.sh", crate::base::error::Chain(&e)))
+    Machine::find(&places)
+        .unwrap_or_else(|e| panic!("{}: run tests/tensorrt/doubles.sh", crate::base::error::Chain(&e)))
 }
 
 fn library() -> Arc<TensorRt> {
