@@ -65,7 +65,7 @@ lib=$here/testlib
 plain=(-std=c++17 -fvisibility=hidden -fno-gnu-unique)
 make_it "$out/libvedette_trt.so" "$shim"/*.cpp "$shim"/*.h "$shim"/exports.map -- \
     "$CXX" -std=c++14 "${common[@]}" -shared -fvisibility=hidden "${nvidia[@]}" "$shim"/*.cpp -o "$out/libvedette_trt.so" \
-    -Wl,--version-script="$shim/exports.map" -Wl,-z,nodelete -ldl
+    -Wl,--version-script="$shim/exports.map" -Wl,-z,nodelete -Wl,-soname,libvedette_trt.so -ldl
 
 # What no family changes is compiled once for all that are built side by side; several may be built at a time.
 same=$(dirname "$out")/.same-$(basename "$CXX")${VEDETTE_SANITIZE:+-sanitized}
