@@ -59,7 +59,7 @@ void run_opening(void) {
     library = open_library();
     EXPECT(vt_build_plan(library, &build, &plan, NULL, fresh_error()), VT_CREATE, "builder", "no CUDA-capable device");
     vt_engine *engine = NULL;
-    EXPECT(vt_engine_load(library, "x", 1, &engine, fresh_error()), VT_CREATE, "runtime", "no CUDA-capable device");
+    EXPECT(vt_engine_load(library, "x", 1, -1, &engine, fresh_error()), VT_CREATE, "runtime", "no CUDA-capable device");
     vt_close(library);
     unsetenv("VEDETTE_CUDA_NONE");
 
@@ -97,7 +97,7 @@ static void bind(vt_context *context, const char *name, unsigned long long at) {
 /* Encoder: both outputs, or features only, for every batch; directly and as a graph. */
 static void run_encoder(vt_library *library, vt_blob *plan, bool both, float tolerance) {
     vt_engine *engine = NULL;
-    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error()), VT_OK, "");
+    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
     if (engine == NULL)
         return;
     CHECK(vt_engine_tensors(engine) == (both ? 3 : 2));
@@ -118,7 +118,7 @@ static void run_encoder(vt_library *library, vt_blob *plan, bool both, float tol
         }
     }
     vt_context *context = NULL;
-    EXPECT(vt_context_new(engine, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
     unsigned char view[REFERENCE_BATCH * VIEW];
     float features[REFERENCE_BATCH * FEATURES], map[REFERENCE_BATCH * MAP];
     fill_view(view, REFERENCE_BATCH);
@@ -168,8 +168,8 @@ static void run_encoder(vt_library *library, vt_blob *plan, bool both, float tol
 static void run_head(vt_library *library, vt_blob *plan, float tolerance) {
     vt_engine *engine = NULL;
     vt_context *context = NULL;
-    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error()), VT_OK, "");
-    EXPECT(vt_context_new(engine, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
     float features[REFERENCE_BATCH * STEPS * FEATURES], probabilities[REFERENCE_BATCH * CLASSES];
     for (int i = 0; i < REFERENCE_BATCH * STEPS * FEATURES; ++i)
         features[i] = (float)sin(i * 0.37);
@@ -389,7 +389,7 @@ static void bad_builds(vt_library *library) {
 
 static void bad_plan(vt_library *library, const void *plan, uint64_t size, const char *word, const char *other) {
     vt_engine *engine = (vt_engine *)1;
-    EXPECT(vt_engine_load(library, plan, size, &engine, fresh_error()), VT_PLAN, word, other);
+    EXPECT(vt_engine_load(library, plan, size, -1, &engine, fresh_error()), VT_PLAN, word, other);
     CHECK(engine == NULL);
 }
 
@@ -398,9 +398,9 @@ static void bad_plans(vt_library *library) {
     const unsigned char *bytes = vt_blob_data(plan);
     const uint64_t size = vt_blob_bytes(plan);
     vt_engine *engine = NULL;
-    EXPECT(vt_engine_load(NULL, bytes, size, &engine, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_engine_load(library, bytes, size, NULL, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_engine_load(library, NULL, size, &engine, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_engine_load(NULL, bytes, size, -1, &engine, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_engine_load(library, bytes, size, -1, NULL, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_engine_load(library, NULL, size, -1, &engine, fresh_error()), VT_ARGUMENT, "");
     bad_plan(library, bytes, 0, "empty", "");
     bad_plan(library, NULL, 0, "empty", "");
     bad_plan(library, "junk", 4, "4 bytes", "Magic tag does not match");
@@ -428,10 +428,10 @@ static void bad_runs(vt_library *library) {
     vt_blob *plan = build(library, build_of(encoder_onnx, features_only, 1, PLAIN));
     vt_engine *engine = NULL;
     vt_context *context = NULL;
-    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error()), VT_OK, "");
-    EXPECT(vt_context_new(NULL, &context, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_context_new(engine, NULL, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_context_new(engine, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(NULL, NULL, &context, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_context_new(engine, NULL, NULL, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
     const int64_t shape[9] = {1, 8, 8, 6, 1, 1, 1, 1, 1}, many[4] = {5, 8, 8, 6}, wide[4] = {1, 8, 9, 6},
                   negative[4] = {-1, 8, 8, 6}, none[4] = {0, 8, 8, 6};
     unsigned long long at_view = device_new(4 * VIEW), at_features = device_new(4 * FEATURES * sizeof(float));
@@ -506,7 +506,7 @@ static void *fail_often(void *user) {
         if (vt_build_plan(library, &build, &plan, NULL, &error) != VT_NETWORK || strstr(error.message, name) == NULL)
             wrong = "build";
         vt_engine *engine = NULL;
-        if (vt_engine_load(library, name, strlen(name), &engine, &error) != VT_PLAN || strstr(error.message, "; ") != NULL)
+        if (vt_engine_load(library, name, strlen(name), -1, &engine, &error) != VT_PLAN || strstr(error.message, "; ") != NULL)
             wrong = "load"; /* one error was logged by this thread: not two */
     }
     vt_close(library);
@@ -532,9 +532,9 @@ static void contexts(vt_library *library) {
     vt_engine *engine = NULL;
     vt_context *context[2] = {NULL, NULL};
     pthread_t thread[2];
-    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error()), VT_OK, "");
+    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
     for (int i = 0; i < 2; ++i)
-        EXPECT(vt_context_new(engine, &context[i], fresh_error()), VT_OK, "");
+        EXPECT(vt_context_new(engine, NULL, &context[i], fresh_error()), VT_OK, "");
     for (int i = 0; i < 2; ++i)
         pthread_create(&thread[i], NULL, misname, context[i]);
     for (int i = 0; i < 2; ++i) {

@@ -24,9 +24,9 @@ static int32_t scenario(void) {
     if (code == VT_OK)
         code = vt_build_plan(library, &build, &plan, &cache, fresh_error());
     if (code == VT_OK)
-        code = vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error());
+        code = vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error());
     if (code == VT_OK)
-        code = vt_context_new(engine, &context, fresh_error());
+        code = vt_context_new(engine, NULL, &context, fresh_error());
     if (code == VT_OK)
         code = vt_context_shape(context, "view", shape, 4, fresh_error());
     if (code == VT_OK)
@@ -122,7 +122,7 @@ void run_cycles(int count) {
     for (int i = 0; i < count; ++i) {
         vt_library *library = open_library();
         vt_engine *engine = NULL;
-        EXPECT(vt_engine_load(library, "junk that is no plan, but long enough to look at", 48, &engine, fresh_error()), VT_PLAN, "48 bytes");
+        EXPECT(vt_engine_load(library, "junk that is no plan, but long enough to look at", 48, -1, &engine, fresh_error()), VT_PLAN, "48 bytes");
         vt_blob *plan = NULL;
         vt_build bad = build_of(encoder_onnx, features_only, 1, PLAIN);
         bad.onnx_bytes = 99;

@@ -7,7 +7,7 @@
 static void refuses(vt_library *library, const char *what, const void *plan, uint64_t size) {
     vt_engine *engine = (vt_engine *)1;
     forget_log();
-    EXPECT(vt_engine_load(library, plan, size, &engine, fresh_error()), VT_PLAN, size == 0 ? "empty" : "loading a plan");
+    EXPECT(vt_engine_load(library, plan, size, -1, &engine, fresh_error()), VT_PLAN, size == 0 ? "empty" : "loading a plan");
     CHECK(engine == NULL);
     /* Its words, and not only ours. */
     CHECK(size == 0 || strstr(last_error.message, "without a word") == NULL);
@@ -25,7 +25,7 @@ static void builds(vt_library *library, const char *what, file_bytes onnx, const
         for (uint64_t part = 1; part < 4; ++part)
             refuses(library, "a truncated plan of its own", vt_blob_data(plan), vt_blob_bytes(plan) * part / 4);
         vt_engine *engine = NULL;
-        const int32_t loaded = vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), &engine, fresh_error());
+        const int32_t loaded = vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error());
         printf("  loading %s: %d %s\n", what, loaded, loaded == VT_OK ? "" : last_error.message);
         vt_engine_free(engine);
     } else {

@@ -74,7 +74,10 @@ pub fn run(args: EngineArgs) -> anyhow::Result<Outcome> {
         What::BuildShim(args) => build_shim::run(&args),
         What::BuildChild => {
             ffi::close_inherited();
-            match child::run(std::io::stdin(), std::io::stdout()) {
+            // A library that prints would print into our lines: what it prints goes where the log goes.
+            let lines = std::fs::File::from(rustix::io::dup(std::io::stdout())?);
+            rustix::stdio::dup2_stdout(std::io::stderr())?;
+            match child::run(std::io::stdin(), lines) {
                 0 => Ok(Outcome::Good),
                 _ => Ok(Outcome::SomethingWrong),
             }

@@ -23,6 +23,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After an engine has failed, or could not be made for want of something that may come.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
+/// An engine that has served for a minute takes no process with it.
+const SETTLED_AFTER_LOOKS: u32 = 120;
+/// Between two tries to have any engine at all.
+const FALLBACK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// Why there is no better engine.
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(not(any(feature = "tensorrt", test)), expect(dead_code, reason = "nothing better was built in"))]
@@ -42,6 +47,9 @@ pub type Tell<'a> = &'a mut dyn FnMut(String);
 pub trait Better: Send {
     /// One that is proven; takes its time, and breaks off when told to.
     fn make(&mut self, stop: &StopToken, tell: Tell<'_>) -> Result<Engine, Never>;
+
+    /// What was made last has served for a while, or ends in good order: it takes no process with it.
+    fn settled(&mut self);
 }
 
 /// Makes the engine to fall back on.
@@ -51,6 +59,10 @@ pub type Fallback = Box<dyn Fn() -> Result<Engine, Box<dyn std::error::Error + S
 #[derive(Default)]
 pub struct Handover {
     offered: Mutex<Option<Engine>>,
+    /// What served before: to go back to without loading anything.
+    spare: Mutex<Option<Engine>>,
+    /// What served before and failed.
+    failed: Mutex<Option<Engine>>,
     broken: AtomicBool,
 }
 
@@ -60,9 +72,23 @@ impl Handover {
         *self.offered.lock().expect("nothing panics under this lock") = Some(engine);
     }
 
-    /// What was offered.
+    /// What was offered. What was said of the one before is not said of this one.
     pub fn take(&self) -> Option<Engine> {
-        self.offered.lock().expect("nothing panics under this lock").take()
+        let engine = self.offered.lock().expect("nothing panics under this lock").take();
+        if engine.is_some() {
+            self.broken.store(false, Ordering::Relaxed);
+        }
+        engine
+    }
+
+    /// Keeps what served before, as one to go back to if it is good.
+    pub fn keep(&self, engine: Engine, good: bool) {
+        let place = if good { &self.spare } else { &self.failed };
+        *place.lock().expect("nothing panics under this lock") = Some(engine);
+    }
+
+    fn spare(&self) -> Option<Engine> {
+        self.spare.lock().expect("nothing panics under this lock").take()
     }
 
     /// Says that what was taken is no good.
@@ -92,6 +118,7 @@ impl Keeper {
     /// Until it is stopped, or there is nothing more to hope for.
     pub fn run(mut self, stop: &StopToken) {
         while !stop.is_stopped() {
+            drop(self.handover.failed.lock().expect("nothing panics under this lock").take());
             let made = {
                 let health = &self.health;
                 self.better.make(stop, &mut |words| health.better_engine(Some(words)))
@@ -121,23 +148,43 @@ impl Keeper {
     }
 
     /// While it serves; true: it has failed, and the other one serves again.
-    fn serves(&self, stop: &StopToken) -> bool {
+    fn serves(&mut self, stop: &StopToken) -> bool {
+        let mut looks = 0u32;
         while !stop.wait(LOOK_EVERY) {
+            looks += 1;
+            if looks == SETTLED_AFTER_LOOKS {
+                self.better.settled();
+            }
             if !self.handover.was_broken() {
                 continue;
             }
+            self.better.settled();
             let minutes = AGAIN_AFTER.as_secs() / 60;
             log::error!(
                 "the engine fails with every frame: the CPU takes over, and it is tried again in {minutes} min"
             );
             self.health.better_engine(Some("it failed with every frame, and is tried again".into()));
-            match (self.fallback)() {
-                Ok(engine) => self.handover.offer(engine),
-                Err(e) => log::error!("there is nothing to take over: {}", Chain(e.as_ref())),
-            }
+            self.fall_back(stop);
             return true;
         }
+        self.better.settled();
         false
+    }
+
+    /// Until it has come about: without it the cameras are blind.
+    fn fall_back(&self, stop: &StopToken) {
+        if let Some(spare) = self.handover.spare() {
+            return self.handover.offer(spare);
+        }
+        loop {
+            match (self.fallback)() {
+                Ok(engine) => return self.handover.offer(engine),
+                Err(e) => log::error!("there is nothing to take over: {}", Chain(e.as_ref())),
+            }
+            if stop.wait(FALLBACK_AGAIN_AFTER) {
+                return;
+            }
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use super::health::Health;
 use super::incidents::{Inbox, Work};
 use super::pressure::{INTERVAL, Interval, Pressure};
 use crate::agent::capture::Frame;
-use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, InferError};
+use crate::agent::infer::{Engine, EngineError, Network, Score};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
@@ -25,8 +25,9 @@ use crate::base::queue::{Popped, Queue};
 
 /// The longest wait between two rounds.
 const ROUND: Duration = Duration::from_millis(200);
-/// So many passes without one that works, and another engine is asked for.
-const FAILED_PASSES: u32 = 5;
+/// So many frames one after the other of which nothing came, or windows without a score, and another engine is asked for.
+const FAILED_FRAMES: u32 = 8;
+const FAILED_WINDOWS: u32 = 3;
 /// Frames in one pass.
 const BATCH: usize = 8;
 
@@ -66,7 +67,7 @@ impl Inference {
             self.take_over(engine, watch);
         }
         match self.frames.pop(ROUND) {
-            Popped::Item(first) => watch.busy += self.pass(first, &mut watch.failed_passes),
+            Popped::Item(first) => watch.busy += self.pass(first, &mut watch.failures),
             Popped::TimedOut => {}
             Popped::Closed => return ControlFlow::Break(()),
         }
@@ -103,24 +104,25 @@ impl Inference {
                 let took = self.clock.now().since(began).as_millis();
                 log::info!("{} serves now, and not {}; it took over in {took} ms", info.runtime, old.info.runtime);
                 self.health.engine_is(info);
+                // One that failed is not let go here: that may wait for a GPU that answers nobody.
+                self.handover.keep(old, !watch.failures.told);
             }
             Err((_, e)) => {
                 log::error!("{} cannot take over: {}", info.runtime, Chain(&e));
                 self.handover.is_broken();
             }
         }
-        watch.failed_passes = 0;
+        watch.failures = Failures::default();
     }
 
     /// One pass; what it took.
-    fn pass(&mut self, first: Frame, failed_passes: &mut u32) -> Duration {
+    fn pass(&mut self, first: Frame, failures: &mut Failures) -> Duration {
         let batch = self.batch(first);
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
         let took = self.clock.now().since(began);
-        let failed = results.iter().all(|r| matches!(r, Err(InferError::Engine { .. })));
-        *failed_passes = if failed { *failed_passes + 1 } else { 0 };
-        if *failed_passes == FAILED_PASSES {
+        failures.count(&results);
+        if failures.too_many() {
             self.handover.is_broken();
         }
         self.health.inferred(batch.iter().map(|f| f.arrival), took);
@@ -145,14 +147,53 @@ impl Inference {
     }
 }
 
+/// What an engine has failed of, one time after the other.
+#[derive(Default)]
+struct Failures {
+    /// Frames of which nothing came.
+    frames: u32,
+    /// Windows that were due and gave no score.
+    windows: u32,
+    told: bool,
+}
+
+impl Failures {
+    fn count(&mut self, results: &[Result<Option<Score>, InferError>]) {
+        for result in results {
+            match result {
+                Ok(Some(_)) => *self = Failures::default(),
+                // Its frame was encoded; whether a window would have been scored is not said.
+                Ok(None) => self.frames = 0,
+                Err(InferError::View { .. }) => {}
+                Err(e) if is_of_the_head(e) => self.windows += 1,
+                Err(_) => self.frames += 1,
+            }
+        }
+    }
+
+    /// Said once.
+    fn too_many(&mut self) -> bool {
+        let many = self.frames >= FAILED_FRAMES || self.windows >= FAILED_WINDOWS;
+        let told = std::mem::replace(&mut self.told, many || self.told);
+        many && !told
+    }
+}
+
+fn is_of_the_head(e: &InferError) -> bool {
+    match e {
+        InferError::NotFinite { network, .. } => *network == Network::Head,
+        InferError::Engine { source: EngineError::Run { network, .. }, .. } => *network == Network::Head,
+        InferError::Engine { .. } | InferError::View { .. } => false,
+    }
+}
+
 /// The time of one interval after another.
 #[derive(Default)]
 struct Watch {
     pressure: Pressure,
     began: Mono,
     busy: Duration,
-    /// One after the other.
-    failed_passes: u32,
+    failures: Failures,
     /// Frames that had come, and been let go, when it began.
     frames: (u64, u64),
 }

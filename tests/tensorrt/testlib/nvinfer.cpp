@@ -148,7 +148,8 @@ public:
     Context(Engine& engine, unsigned long long scratch);
     ~Context() noexcept override;
 
-    int32_t getOptimizationProfile() const noexcept override { return 0; }
+    int32_t getOptimizationProfile() const noexcept override { return m_profile; }
+    bool setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept override;
     bool setInputShape(char const* name, nvinfer1::Dims const& dims) noexcept override;
     bool setTensorAddress(char const* name, void* data) noexcept override;
     bool enqueueV3(cudaStream_t stream) noexcept override;
@@ -156,6 +157,8 @@ public:
 private:
     bool complete(std::map<std::string, onnx::Shape>& shapes) const;
 
+    // As TensorRT has it: 0 of the first context of an engine, of the others none until it is set.
+    int32_t m_profile;
     Engine& m_engine;
     unsigned long long const m_scratch;
     std::map<std::string, onnx::Shape> m_shapes;
@@ -286,11 +289,25 @@ private:
 };
 
 Context::Context(Engine& engine, unsigned long long scratch)
-    : m_engine(engine)
+    : m_profile(engine.contexts.alive == 0 ? 0 : -1)
+    , m_engine(engine)
     , m_scratch(scratch)
 {
     mImpl = this;
     ++m_engine.contexts.alive;
+}
+
+bool Context::setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept
+{
+    // As 8.5 has it, whose headers are not here: a profile in use is nobody else's.
+    bool const taken = std::getenv("VEDETTE_TRT_ONE_CONTEXT") != nullptr && m_engine.contexts.alive > 1;
+    if (profile != 0 || taken || m_engine.log.fails("ExecutionContext::setOptimizationProfileAsync"))
+    {
+        m_engine.log.error("Profile " + std::to_string(profile) + " cannot be set.");
+        return false;
+    }
+    m_profile = profile;
+    return true;
 }
 
 Context::~Context() noexcept
@@ -311,6 +328,11 @@ bool Context::setInputShape(char const* name, nvinfer1::Dims const& dims) noexce
 {
     if (m_engine.log.fails("ExecutionContext::setInputShape"))
     {
+        return false;
+    }
+    if (m_profile < 0)
+    {
+        m_engine.log.error("IExecutionContext::setInputShape: Error Code 3: API Usage Error (no profile is selected)");
         return false;
     }
     onnx::Value const* const tensor = m_engine.find(name);

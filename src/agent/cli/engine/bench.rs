@@ -12,7 +12,7 @@ use crate::agent::config;
 use crate::agent::health::Sensors;
 use crate::agent::infer::measure::{Measured, measure};
 use crate::agent::infer::tensorrt::build::Builder;
-use crate::agent::infer::tensorrt::ready::Maker;
+use crate::agent::infer::tensorrt::ready::{Maker, Remember};
 use crate::agent::infer::{Engine, manifest::Manifest};
 use crate::agent::run::offline;
 use crate::base::clock::{Clock, SystemClock};
@@ -59,11 +59,12 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::Good;
     if !args.cpu {
         let places = (cameras, config.paths.state_dir.as_path());
-        let made =
-            Maker::new(&model, &config.tensorrt, places, clock.clone()).and_then(|maker| match maker.cached()? {
+        let made = Maker::new(&model, &config.tensorrt, places, clock.clone()).and_then(|maker| {
+            match maker.cached(Remember::No)? {
                 Ok(ready) => Ok(ready),
                 Err(_) => maker.build(&Builder::of_this_program(), &StopToken::new(), &mut |_| {}),
-            });
+            }
+        });
         match made {
             Ok(mut ready) => {
                 table.engine(m, &mut ready.engine, (&batches(cameras), passes), (clock.as_ref(), &sensors))?;

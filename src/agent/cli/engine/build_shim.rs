@@ -145,7 +145,17 @@ fn compile(args: &BuildShimArgs, headers: &Path, cuda: &Path, work: &Path) -> an
     let library = work.join("libvedette_trt.so");
     let sources = SOURCES.iter().map(|(name, _)| name).filter(|name| name.ends_with(".cpp"));
     let compiled = Command::new(&args.compiler)
-        .args(["-std=c++14", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,now", "-isystem"])
+        .args([
+            "-std=c++14",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-fvisibility=hidden",
+            "-pthread",
+            "-Wl,-z,now",
+            "-Wl,-z,nodelete",
+            "-isystem",
+        ])
         .arg(headers)
         .arg("-isystem")
         .arg(cuda)

@@ -10,7 +10,7 @@ use crate::agent::config::{self, Config};
 use crate::agent::infer::model::Model;
 use crate::agent::infer::tensorrt::build::{Builder, Step};
 use crate::agent::infer::tensorrt::cache::{Cache, Entry};
-use crate::agent::infer::tensorrt::ready::{Maker, Ready};
+use crate::agent::infer::tensorrt::ready::{Maker, Ready, Remember};
 use crate::agent::run::offline;
 use crate::base::clock::SystemClock;
 use crate::base::stop::StopToken;
@@ -53,7 +53,7 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
 pub fn verify(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
     let maker = maker(&config, &model)?;
-    match maker.cached()? {
+    match maker.cached(Remember::No)? {
         Ok(ready) => {
             describe(&maker, &ready, json)?;
             Ok(Outcome::Good)
@@ -98,6 +98,7 @@ fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> 
     for (what, m) in [("encoder", encoder), ("head", head)] {
         out.line(format!("  {what}, batch {}: p50 {:.2} ms, p99 {:.2} ms", m.batch, ms(m.p50()), ms(m.p99())))?;
     }
+    out.line("  a daemon that runs takes it over at its next start")?;
     out.line(format!("  kept as {}", maker.cache().dir().join(maker.key().id()).display()))?;
     Ok(())
 }
@@ -142,6 +143,10 @@ pub fn gc(args: &ConfigArgs, all: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
     let maker = maker(&config, &model).ok();
     let key = maker.as_ref().map(Maker::key);
+    anyhow::ensure!(
+        !all || key.is_some(),
+        "which engine is in use cannot be told here (no TensorRT, or no GPU): nothing was let go"
+    );
     let keep: Vec<String> = key.iter().map(|key| key.id()).collect();
     let most = if all { 0 } else { config.tensorrt.cache_bytes };
     let gone = Cache::new(&config.paths.state_dir).collect(key, &keep, most)?;

@@ -25,6 +25,14 @@ use crate::base::{atomic_file, digest};
 /// The file that says what the others are.
 const LISTING: &str = "plans.json";
 const PART: &str = ".part";
+/// How often a plan was begun to be used without a good end.
+const TRIAL: &str = "trials";
+/// So many, and it is to blame.
+const TRIALS: u32 = 3;
+/// What refuses.
+const AGENT: &str = env!("CARGO_PKG_VERSION");
+/// Room that a build has to have on the disk.
+const ROOM_BYTES: u64 = 128 * 1024 * 1024;
 /// What a listing may be at most; a larger one is none of ours.
 const LISTING_MAX_BYTES: u64 = 64 * 1024;
 
@@ -99,6 +107,8 @@ pub struct Listing {
     pub build_s: f64,
     /// Why it is not used: the build failed, or what was built did not prove itself.
     pub refused: Option<String>,
+    /// The agent that says so: another one may do better.
+    pub agent: String,
 }
 
 /// What there is for a key.
@@ -127,9 +137,9 @@ pub struct CacheError {
 }
 
 impl CacheError {
-    /// Somebody else is at it: it may be ready in a while.
-    pub fn is_busy(&self) -> bool {
-        self.source.kind() == io::ErrorKind::WouldBlock
+    /// Somebody else is at it, or the disk is full: it may be otherwise in a while.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull)
     }
 }
 
@@ -179,6 +189,13 @@ impl Cache {
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(busy)
             .map_err(fail("lock", &path))?;
+        let room = rustix::fs::statvfs(&self.dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+        if let Ok(bytes) = room
+            && bytes < ROOM_BYTES
+        {
+            let words = format!("{} MB are free, and a build needs {}", bytes / 1_000_000, ROOM_BYTES / 1_000_000);
+            return Err(fail("build in", &self.dir)(io::Error::new(io::ErrorKind::StorageFull, words)));
+        }
         let probe = self.dir.join(".probe");
         atomic_file::write(&probe, b"").map_err(fail("write", &probe))?;
         fs::remove_file(&probe).map_err(fail("remove", &probe))?;
@@ -201,8 +218,14 @@ impl Cache {
         if listing.key != *key {
             return Found::Nothing(format!("{} is for something else", dir.display()));
         }
-        if let Some(why) = listing.refused {
-            return Found::Refused(why);
+        match listing.refused {
+            Some(why) if listing.agent == AGENT => return Found::Refused(why),
+            Some(_) => return Found::Nothing("it was refused by another version of the agent".into()),
+            None => {}
+        }
+        let trials = self.trials(key);
+        if trials >= TRIALS {
+            return Found::Refused(format!("{trials} times the agent ended while it began to use it"));
         }
         let plan = |name: &str, written: Option<Written>| {
             let path = dir.join(name);
@@ -221,7 +244,11 @@ impl Cache {
 
     /// An empty directory to build a key's plans in.
     pub fn begin(&self, key: &Key) -> Result<PathBuf, CacheError> {
-        let part = self.dir.join(format!("{}{PART}", key.id()));
+        self.empty(&format!("{}{PART}", key.id()))
+    }
+
+    fn empty(&self, name: &str) -> Result<PathBuf, CacheError> {
+        let part = self.dir.join(name);
         let fail = |source| CacheError { operation: "make an empty directory of", path: part.clone(), source };
         match fs::remove_dir_all(&part) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
@@ -247,13 +274,15 @@ impl Cache {
             built_unix_ms: built_at.unix_ms().cast_unsigned(),
             build_s,
             refused: None,
+            agent: AGENT.into(),
         };
         self.publish(&part, &listing)
     }
 
     /// Remembers that a key's plans are not to be used, and lets them go.
     pub fn refuse(&self, key: &Key, why: &str, at: Wall) -> Result<(), CacheError> {
-        let part = self.begin(key)?;
+        // Another name than a build's, which may be going on.
+        let part = self.empty(&format!("{}-refused{PART}", key.id()))?;
         let listing = Listing {
             key: key.clone(),
             encoder: None,
@@ -261,8 +290,30 @@ impl Cache {
             built_unix_ms: at.unix_ms().cast_unsigned(),
             build_s: 0.0,
             refused: Some(why.chars().take(2000).collect()),
+            agent: AGENT.into(),
         };
         self.publish(&part, &listing)
+    }
+
+    /// Notes, before a plan is used, that it is about to be: should it take the process with it, it is not used for ever.
+    pub fn begin_trial(&self, key: &Key) -> Result<(), CacheError> {
+        let path = self.dir.join(key.id()).join(TRIAL);
+        let text = (self.trials(key) + 1).to_string();
+        atomic_file::write(&path, text.as_bytes()).map_err(|source| CacheError { operation: "write", path, source })
+    }
+
+    /// It serves well, or was refused in good order.
+    pub fn end_trial(&self, key: &Key) {
+        let path = self.dir.join(key.id()).join(TRIAL);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => log::warn!("tensorrt: {}: {e}", path.display()),
+            _ => {}
+        }
+    }
+
+    fn trials(&self, key: &Key) -> u32 {
+        let text = fs::read_to_string(self.dir.join(key.id()).join(TRIAL)).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
     }
 
     fn publish(&self, part: &Path, listing: &Listing) -> Result<(), CacheError> {

@@ -102,6 +102,13 @@ impl Device {
         self.done.synchronize()
     }
 
+    /// Waits, whatever comes of it: before something is let go.
+    pub fn settle(&self) {
+        if let Err(e) = self.bind().and_then(|()| self.wait()) {
+            log::debug!("tensorrt: {}", words(&e));
+        }
+    }
+
     /// Device memory of zeros.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer, DriverError> {
         self.stream.alloc_zeros(bytes).map(|slice| Arc::new(Mutex::new(slice)))

@@ -23,7 +23,7 @@ use super::types::{Items, Kind, ShimError, Tensor, Typing, Version};
 use crate::base::error::Chain;
 
 /// What this agent expects `vt_abi()` to say.
-const ABI: i32 = 1;
+const ABI: i32 = 2;
 const MAX_DIMS: usize = 8;
 const NAME_BYTES: usize = 128;
 const MESSAGE_BYTES: usize = 2048;
@@ -113,12 +113,12 @@ functions! {
     vt_blob_data: fn(Raw) -> *const u8;
     vt_blob_bytes: fn(Raw) -> u64;
     vt_blob_free: fn(Raw);
-    vt_engine_load: fn(Raw, *const c_void, u64, *mut Raw, *mut RawError) -> i32;
+    vt_engine_load: fn(Raw, *const c_void, u64, i32, *mut Raw, *mut RawError) -> i32;
     vt_engine_free: fn(Raw);
     vt_engine_tensors: fn(Raw) -> u32;
     vt_engine_tensor: fn(Raw, u32, *mut RawTensor) -> i32;
     vt_engine_device_bytes: fn(Raw) -> u64;
-    vt_context_new: fn(Raw, *mut Raw, *mut RawError) -> i32;
+    vt_context_new: fn(Raw, *mut c_void, *mut Raw, *mut RawError) -> i32;
     vt_context_free: fn(Raw);
     vt_context_shape: fn(Raw, *const c_char, *const i64, i32, *mut RawError) -> i32;
     vt_context_address: fn(Raw, *const c_char, *mut c_void, *mut RawError) -> i32;
@@ -194,11 +194,11 @@ impl Shim {
 pub struct TensorRt {
     shim: Arc<Shim>,
     raw: Raw,
+    loading: Mutex<()>,
 }
 
-// SAFETY: the header says that an object belongs to one thread at a time; `TensorRt` is used by `&self` from the thread
-// that holds it, and what it makes may be used by another only when moved there whole. Its calls through `&self` (load,
-// build, version) are TensorRT's own thread-safe ones: runtime and builder are made for each call.
+// SAFETY: what may be called through `&self` is: the version, a constant; `build`, whose builder, network and parser are
+// made for the call; and `load`, which takes turns under `loading`, for the shim keeps one runtime.
 unsafe impl Send for TensorRt {}
 // SAFETY: as above.
 unsafe impl Sync for TensorRt {}
@@ -228,7 +228,9 @@ impl TensorRt {
         // are ours to be filled.
         let code = unsafe { (shim.functions.vt_open)(library.as_ptr(), parser, log, null_mut(), &mut raw, &mut error) };
         error.result(code)?;
-        Ok(Arc::new(TensorRt { shim, raw }))
+        // TensorRT keeps pointers to its logger, which lies in the shim: that is never unloaded.
+        std::mem::forget(Arc::clone(&shim));
+        Ok(Arc::new(TensorRt { shim, raw, loading: Mutex::new(()) }))
     }
 
     /// What the library says it is.
@@ -246,7 +248,7 @@ impl TensorRt {
     pub fn build(&self, request: &Request<'_>, progress: &mut Progress<'_>) -> Result<Built, ShimError> {
         let outputs = request.outputs.iter().map(|o| c_text(o)).collect::<Result<Vec<_>, _>>()?;
         let outputs: Vec<*const c_char> = outputs.iter().map(|o| o.as_ptr()).collect();
-        let mut step = Step { tell: progress, panicked: false };
+        let step = Mutex::new(Step { tell: progress, panicked: false });
         let raw = RawBuild {
             onnx: request.onnx.as_ptr().cast(),
             onnx_bytes: request.onnx.len() as u64,
@@ -260,7 +262,7 @@ impl TensorRt {
             timing_cache: request.timing_cache.map_or(null(), |c| c.as_ptr().cast()),
             timing_cache_bytes: request.timing_cache.map_or(0, |c| c.len() as u64),
             progress: Some(on_progress),
-            progress_user: (&raw mut step).cast(),
+            progress_user: (&raw const step).cast_mut().cast(),
         };
         let (mut plan, mut cache, mut error) = (null_mut(), null_mut(), RawError::new());
         // SAFETY: every pointer in `raw` is to something that lives until after the call (`outputs` and its strings,
@@ -287,12 +289,16 @@ impl TensorRt {
     }
 
     /// Makes a plan ready to run. The current device's context has to be bound.
-    pub fn load(self: &Arc<Self>, plan: &[u8]) -> Result<Arc<Plan>, ShimError> {
+    pub fn load(self: &Arc<Self>, plan: &[u8], dla_core: Option<u8>) -> Result<Arc<Plan>, ShimError> {
         let f = &self.shim.functions;
+        let dla_core = dla_core.map_or(-1, i32::from);
+        // The shim makes its runtime with the first plan.
+        let _one = self.loading.lock().expect("nothing panics under this lock");
         let (mut raw, mut error) = (null_mut(), RawError::new());
         // SAFETY: `plan` lives for the call, which copies what it needs.
-        let code =
-            unsafe { (f.vt_engine_load)(self.raw, plan.as_ptr().cast(), plan.len() as u64, &mut raw, &mut error) };
+        let code = unsafe {
+            (f.vt_engine_load)(self.raw, plan.as_ptr().cast(), plan.len() as u64, dla_core, &mut raw, &mut error)
+        };
         error.result(code)?;
         let mut plan = Plan { library: Arc::clone(self), raw, tensors: Vec::new() };
         // SAFETY: `raw` is alive as long as `plan`.
@@ -345,7 +351,7 @@ pub struct Built {
 }
 
 /// Hears of a build's phase, step and steps (0: not known); false breaks it off.
-pub type Progress<'a> = dyn FnMut(&str, u32, u32) -> bool + 'a;
+pub type Progress<'a> = dyn FnMut(&str, u32, u32) -> bool + Send + 'a;
 
 struct Step<'a, 'b> {
     tell: &'a mut Progress<'b>,
@@ -353,9 +359,11 @@ struct Step<'a, 'b> {
 }
 
 extern "C" fn on_progress(user: *mut c_void, phase: *const c_char, step: i32, steps: i32) -> i32 {
-    // SAFETY: `user` is the `Step` of the `build` that is running; it outlives the call, and TensorRT tells of progress
-    // from one thread at a time, while `build` itself does not touch it.
-    let step_of = unsafe { &mut *user.cast::<Step<'_, '_>>() };
+    // SAFETY: `user` is the lock around the `Step` of the `build` that is running, which outlives the call; TensorRT may tell
+    // of progress from several threads at a time.
+    let step_of = unsafe { &*user.cast::<Mutex<Step<'_, '_>>>() };
+    let mut step_of = step_of.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let step_of = &mut *step_of;
     let phase = match phase.is_null() {
         true => String::new(),
         // SAFETY: it ends with 0 and lives for the call.
@@ -389,8 +397,8 @@ impl Tensor {
             5 => Items::U8,
             other => Items::Other(other),
         };
-        let max_batch = usize::try_from(raw.batches[2]).unwrap_or(0);
-        Ok(Tensor { name, is_input: raw.is_input != 0, items, dims, max_batch })
+        let [min_batch, _, max_batch] = raw.batches.map(|n| usize::try_from(n).unwrap_or(0));
+        Ok(Tensor { name, is_input: raw.is_input != 0, items, dims, min_batch, max_batch })
     }
 }
 
@@ -410,6 +418,11 @@ impl Plan {
     /// Its inputs and outputs.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+
+    /// The smallest batch that it takes: as large as the largest where it was built for a deep learning accelerator.
+    pub fn min_batch(&self) -> usize {
+        self.tensors.iter().filter(|t| t.is_input).map(|t| t.min_batch).max().unwrap_or(0)
     }
 
     /// The largest batch that it takes.
@@ -433,43 +446,27 @@ impl Plan {
         let f = &self.library.shim.functions;
         let (mut raw, mut error) = (null_mut(), RawError::new());
         // SAFETY: the plan is alive; the result is ours to be filled.
-        let code = unsafe { (f.vt_context_new)(self.raw, &mut raw, &mut error) };
+        let code = unsafe { (f.vt_context_new)(self.raw, stream.cu_stream().cast(), &mut raw, &mut error) };
         error.result(code)?;
         let held = buffers.iter().map(|(_, buffer)| Arc::clone(buffer)).collect();
-        let context = Context { plan: Arc::clone(self), raw, stream: Arc::clone(stream), _buffers: held };
-        if batch == 0 || batch > self.max_batch() {
-            let message = format!("a batch of {batch}, and the plan takes 1 to {}", self.max_batch());
-            return Err(ShimError { kind: Kind::Argument, message });
-        }
+        let mut context = Context { plan: Arc::clone(self), raw, stream: Arc::clone(stream), _buffers: held };
         for tensor in &self.tensors {
             let name = c_text(&tensor.name)?;
             let found = buffers.iter().find(|(name, _)| *name == tensor.name).map(|(_, buffer)| buffer);
-            let needed = tensor.stride_bytes() * batch;
+            let needed = tensor.stride_bytes() * self.max_batch();
             let Some(buffer) = found.filter(|b| locked(b).num_bytes() >= needed) else {
                 let message = format!("tensor {} needs {needed} bytes of device memory", tensor.name);
                 return Err(ShimError { kind: Kind::Argument, message });
             };
-            if tensor.is_input {
-                let mut dims = [0i64; MAX_DIMS];
-                let sizes = std::iter::once(batch).chain(tensor.dims.iter().copied());
-                let mut rank = 0;
-                for (to, size) in dims.iter_mut().zip(sizes) {
-                    *to = i64::try_from(size).expect("a dimension");
-                    rank += 1;
-                }
-                let mut error = RawError::new();
-                // SAFETY: `name` ends with 0; `dims` has at least `rank` entries; both live for the call.
-                let code = unsafe { (f.vt_context_shape)(raw, name.as_ptr(), dims.as_ptr(), rank, &mut error) };
-                error.result(code)?;
-            }
             let mut error = RawError::new();
             let buffer = locked(buffer);
             let (address, _order) = buffer.device_ptr(stream);
             // SAFETY: the address is of device memory that `context` holds, and that was found large enough for the
-            // shape that the context has for its whole life.
+            // largest batch.
             let code = unsafe { (f.vt_context_address)(raw, name.as_ptr(), address as *mut c_void, &mut error) };
             error.result(code)?;
         }
+        context.reshape(batch)?;
         Ok(context)
     }
 }
@@ -493,6 +490,30 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
+    /// Gives it another batch size. A graph that was captured of it is of no more use.
+    pub fn reshape(&mut self, batch: usize) -> Result<(), ShimError> {
+        let most = self.plan.max_batch();
+        if batch == 0 || batch > most {
+            let message = format!("a batch of {batch}, and the plan takes 1 to {most}");
+            return Err(ShimError { kind: Kind::Argument, message });
+        }
+        for tensor in self.plan.tensors().iter().filter(|t| t.is_input) {
+            let name = c_text(&tensor.name)?;
+            let mut dims = [0i64; MAX_DIMS];
+            let mut rank = 0;
+            for (to, size) in dims.iter_mut().zip(std::iter::once(batch).chain(tensor.dims.iter().copied())) {
+                *to = i64::try_from(size).expect("a dimension");
+                rank += 1;
+            }
+            let mut error = RawError::new();
+            let f = &self.plan.library.shim.functions;
+            // SAFETY: `name` ends with 0; `dims` has at least `rank` entries; both live for the call.
+            let code = unsafe { (f.vt_context_shape)(self.raw, name.as_ptr(), dims.as_ptr(), rank, &mut error) };
+            error.result(code)?;
+        }
+        Ok(())
+    }
+
     /// Puts the work on its stream, or into the graph that is being captured there.
     pub fn enqueue(&mut self) -> Result<(), ShimError> {
         let mut error = RawError::new();

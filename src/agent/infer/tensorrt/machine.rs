@@ -90,7 +90,8 @@ pub fn library(places: &Places) -> Result<(PathBuf, Version), MachineError> {
         let name = PathBuf::from(format!("libnvinfer.so.{major}"));
         match ffi::library_version(&name) {
             Ok(version) => return Ok((name, version)),
-            Err(e) if e.kind == Kind::Library => {}
+            // The loader names what it has not found: this one, or one that this one needs.
+            Err(e) if e.kind == Kind::Library && e.message.contains(&format!("{}: cannot open", name.display())) => {}
             Err(e) => return Err(MachineError::Library(e)),
         }
     }

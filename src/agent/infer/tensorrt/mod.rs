@@ -47,6 +47,8 @@ pub struct Plans {
     pub head: Vec<u8>,
     /// In what they compute.
     pub precision: Precision,
+    /// The deep learning accelerator that they were built for.
+    pub dla_core: Option<u8>,
 }
 
 /// Makes an engine of plans. It has a stream of its own, beside whatever else runs on the GPU.
@@ -56,7 +58,7 @@ pub fn load(m: &Manifest, library: &Arc<TensorRt>, plans: &Plans, graphs: bool) 
     let gpu = device.gpu()?;
     let network = |which, plan: &[u8], edges: &Edges<'_>| {
         let failed = |source| LoadError::Network { network: which, source };
-        let plan = library.load(plan).map_err(|e| failed(e.into()))?;
+        let plan = library.load(plan, plans.dla_core).map_err(|e| failed(e.into()))?;
         Network::new(&device, plan, edges, graphs).map_err(failed)
     };
     let size = m.features.size;
@@ -111,6 +113,19 @@ pub enum LoadError {
     /// Memory for the cameras.
     #[error(transparent)]
     Memory(#[from] RunError),
+}
+
+impl LoadError {
+    /// Whether other plans would do better: these are not for this machine, or damaged.
+    pub fn is_of_the_plan(&self) -> bool {
+        match self {
+            LoadError::Network { source: RunError::Shim(e), .. } => {
+                matches!(e.kind, types::Kind::Plan | types::Kind::Network)
+            }
+            LoadError::Network { source: RunError::Mismatch { .. }, .. } => true,
+            LoadError::Network { source: RunError::Cuda(_), .. } | LoadError::Device(_) | LoadError::Memory(_) => false,
+        }
+    }
 }
 
 /// The feature vectors in device memory: blocks of [`BLOCK`], never moved.
@@ -291,6 +306,19 @@ impl Head for TensorRtHead {
         }
         all_finite(network, &rows.concat(), self.classes)?;
         Ok(rows.into_iter().map(Arc::from).collect())
+    }
+}
+
+// Pinned memory is let go only when no copy from or to it is on its way any more.
+impl Drop for TensorRtEncoder {
+    fn drop(&mut self) {
+        self.features.device.settle();
+    }
+}
+
+impl Drop for TensorRtHead {
+    fn drop(&mut self) {
+        self.features.device.settle();
     }
 }
 

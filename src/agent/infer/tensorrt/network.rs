@@ -3,7 +3,8 @@
 //!
 //! A captured graph is good for the shapes and the state that the context had when it was captured, and changing either
 //! is undefined (TensorRT developer guide, "CUDA Graphs"): so each batch size has a context of its own, which never
-//! changes. They are made when first asked for.
+//! changes. They are made when first asked for, which is when the engine is proven. TensorRT 8.5 lets one context at a
+//! time use a plan's profile: there one context takes each batch size in turn, without graphs.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
 use super::device::Device;
 use super::ffi::{Buffer, Context, Graph, Plan};
-use super::types::{Items, ShimError, Tensor};
+use super::types::{Items, Kind, ShimError, Tensor};
 
 /// Why a network did not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,8 @@ pub struct Network {
     output: (String, Buffer),
     /// For the batch sizes 1, 2, ...
     shaped: Vec<Option<Shaped>>,
+    /// The only context there may be, and its batch size.
+    one: Option<(Context, usize)>,
     graphs: bool,
 }
 
@@ -79,7 +82,7 @@ impl Network {
         let buffer = |tensor: &Tensor| device.alloc(tensor.stride_bytes() * most).map(|b| (tensor.name.clone(), b));
         let (input, output) = (buffer(input)?, buffer(output)?);
         let shaped = (0..most).map(|_| None).collect();
-        Ok(Network { device: device.clone(), input, output, shaped, graphs, plan })
+        Ok(Network { device: device.clone(), input, output, shaped, one: None, graphs, plan })
     }
 
     /// The largest batch.
@@ -100,23 +103,64 @@ impl Network {
     /// Puts a run over the first `batch` items on the stream; it is done when the stream has got there.
     pub fn run(&mut self, batch: usize) -> Result<(), RunError> {
         self.device.bind()?;
-        let place = batch.checked_sub(1).filter(|at| *at < self.shaped.len());
-        let Some(place) = place else {
-            return Err(mismatch("the batch", batch, format!("1 to {}", self.shaped.len())));
-        };
-        match &mut self.shaped[place] {
-            Some(shaped) => shaped.run(),
-            empty => {
-                let buffers = [(&self.input.0[..], &self.input.1), (&self.output.0[..], &self.output.1)];
-                let mut context = self.plan.context(batch, &buffers, self.device.stream())?;
-                // Once without a graph: what TensorRT puts off until the first run cannot be captured.
-                context.enqueue()?;
-                self.device.stream().synchronize()?;
-                let graph = if self.graphs { capture(&self.device, &mut context) } else { None };
-                *empty = Some(Shaped { graph, context });
-                Ok(())
-            }
+        if batch == 0 || batch > self.max_batch() {
+            return Err(mismatch("the batch", batch, format!("1 to {}", self.max_batch())));
         }
+        // What is behind the batch is computed, too, and looked at by nobody.
+        let batch = batch.max(self.plan.min_batch());
+        if let Some((context, shape)) = &mut self.one {
+            if *shape != batch {
+                context.reshape(batch)?;
+                *shape = batch;
+            }
+            return Ok(context.enqueue()?);
+        }
+        if let Some(shaped) = &mut self.shaped[batch - 1] {
+            return shaped.run();
+        }
+        let context = match self.context(batch) {
+            Err(e) if e.kind == Kind::Unsupported => return self.take_turns(batch),
+            context => context?,
+        };
+        self.shaped[batch - 1] = Some(self.first_run(context, batch)?);
+        Ok(())
+    }
+
+    fn context(&self, batch: usize) -> Result<Context, ShimError> {
+        let buffers = [(&self.input.0[..], &self.input.1), (&self.output.0[..], &self.output.1)];
+        self.plan.context(batch, &buffers, self.device.stream())
+    }
+
+    /// Runs a new context, and captures its graph.
+    fn first_run(&self, mut context: Context, batch: usize) -> Result<Shaped, RunError> {
+        // Once without a graph: what TensorRT puts off until the first run cannot be captured.
+        context.enqueue()?;
+        self.device.wait()?;
+        if !self.graphs {
+            return Ok(Shaped { graph: None, context });
+        }
+        let graph = capture(&self.device, &mut context);
+        if graph.is_none() {
+            // What a capture that failed has left in the context is nobody's to know.
+            drop(context);
+            context = self.context(batch)?;
+            context.enqueue()?;
+        }
+        Ok(Shaped { graph, context })
+    }
+
+    /// From now on there is one context for all batch sizes.
+    fn take_turns(&mut self, batch: usize) -> Result<(), RunError> {
+        let first = self.shaped.iter_mut().find_map(Option::take);
+        let Some(Shaped { graph, mut context }) = first else {
+            return Err(mismatch("the number of contexts that the plan lets be made", 0, "at least 1"));
+        };
+        drop(graph);
+        log::debug!("tensorrt: one context for all batch sizes, without graphs");
+        context.reshape(batch)?;
+        context.enqueue()?;
+        self.one = Some((context, batch));
+        Ok(())
     }
 }
 

@@ -27,7 +27,7 @@ use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 
 /// Passes that are measured before an engine serves.
-const PASSES: usize = 60;
+const PASSES: usize = 200;
 /// Of the time from one sampled frame to the next, what a round over all cameras may take: the rest is for decoding.
 const SHARE: f64 = 0.5;
 
@@ -54,7 +54,9 @@ pub enum NotReady {
     #[error("no TensorRT engine could be built")]
     Build(#[from] BuildError),
     /// It was tried before.
-    #[error("the TensorRT engine was refused before: {0}; `vedette engine build` tries again")]
+    #[error(
+        "the TensorRT engine was refused before: {0}; `vedette engine build`, and then a restart of the daemon, tries again"
+    )]
     Refused(String),
     /// The shim or the library.
     #[error("TensorRT cannot be opened")]
@@ -70,7 +72,7 @@ pub enum NotReady {
     Run(#[from] EngineError),
     /// It is too slow.
     #[error(
-        "the TensorRT engine is refused: a round over {cameras} cameras takes {:.1} ms (99 of 100), and {:.1} ms is the limit",
+        "the TensorRT engine is too slow for now: a round over {cameras} cameras takes {:.1} ms (median), and {:.1} ms is the limit",
         took.as_secs_f64() * 1e3,
         allowed.as_secs_f64() * 1e3
     )]
@@ -82,6 +84,35 @@ pub enum NotReady {
         /// What it may take.
         allowed: Duration,
     },
+}
+
+impl NotReady {
+    /// Whether it may be otherwise in a while, though nobody does anything about it.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            NotReady::Machine(MachineError::Gpu { .. }) | NotReady::Slow { .. } | NotReady::Run(_) => true,
+            NotReady::Build(e) => !e.is_lasting(),
+            NotReady::Cache(e) => e.may_pass(),
+            NotReady::Load(e) => !e.is_of_the_plan(),
+            NotReady::Proof(e) => !is_of_the_engine(e),
+            NotReady::Machine(_) | NotReady::Refused(_) | NotReady::Open(_) => false,
+        }
+    }
+}
+
+/// Whether what was computed is wrong, and not merely that nothing could be computed.
+fn is_of_the_engine(e: &ProofError) -> bool {
+    matches!(e, ProofError::WrongNumbers { .. } | ProofError::WrongDirection { .. } | ProofError::NoTolerance { .. })
+        || matches!(e, ProofError::Engine { source: EngineError::NotFinite { .. }, .. })
+}
+
+/// Whether what is found of plans is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remember {
+    /// By who will use them.
+    Yes,
+    /// By who only looks.
+    No,
 }
 
 /// Makes engines of one model on one machine.
@@ -137,19 +168,41 @@ impl<'a> Maker<'a> {
     }
 
     /// An engine of the plans that are there; none: they have to be built, and why.
-    pub fn cached(&self) -> Result<Result<Ready, String>, NotReady> {
-        match self.cache.find(&self.key) {
-            Found::Refused(why) => Err(NotReady::Refused(why)),
-            Found::Nothing(why) => Ok(Err(why)),
+    ///
+    /// Who remembers calls [`Maker::settled`] when it has served for a while: what takes the process with it, again and
+    /// again, is not used for ever.
+    pub fn cached(&self, remember: Remember) -> Result<Result<Ready, String>, NotReady> {
+        let plans = match self.cache.find(&self.key) {
+            Found::Refused(why) => return Err(NotReady::Refused(why)),
+            Found::Nothing(why) => return Ok(Err(why)),
             Found::Plans { encoder, head } => {
-                let plans = Plans { encoder, head, precision: self.config.precision };
-                match self.ready(&plans) {
-                    // What TensorRT does not take is built anew, once: a driver or a library has changed under it.
-                    Err(NotReady::Load(e)) => Ok(Err(Chain(&e).to_string())),
-                    other => other.map(Ok),
-                }
+                Plans { encoder, head, precision: self.config.precision, dla_core: self.config.dla_core }
+            }
+        };
+        if remember == Remember::Yes {
+            self.cache.begin_trial(&self.key)?;
+        }
+        let ready = self.ready(&plans);
+        if remember == Remember::Yes
+            && let Err(e) = &ready
+        {
+            self.cache.end_trial(&self.key);
+            if let NotReady::Proof(proof) = e
+                && is_of_the_engine(proof)
+            {
+                self.cache.refuse(&self.key, &Chain(e).to_string(), self.clock.wall())?;
             }
         }
+        match ready {
+            // A driver or a library has changed under it: it is built anew.
+            Err(NotReady::Load(e)) if e.is_of_the_plan() => Ok(Err(Chain(&e).to_string())),
+            other => other.map(Ok),
+        }
+    }
+
+    /// It has served for a while, or ends in good order.
+    pub fn settled(&self) {
+        self.cache.end_trial(&self.key);
     }
 
     /// Builds plans and makes an engine of them; `progress` hears of each step. What was there before is replaced.
@@ -165,6 +218,12 @@ impl<'a> Maker<'a> {
         let limits = Limits { within: self.config.build_within, keeps_free_bytes: self.config.build_keeps_free_bytes };
         let built = builder.build(&self.spec(out), limits, (self.clock.as_ref(), stop), progress);
         if let Err(e) = built {
+            // It may be what the builder choked on.
+            if matches!(e, BuildError::Died { .. })
+                && let Err(e) = std::fs::remove_file(self.cache.timing_path(&self.key))
+            {
+                log::debug!("tensorrt: the timing cache: {e}");
+            }
             if e.is_lasting() {
                 self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
             }
@@ -172,7 +231,7 @@ impl<'a> Maker<'a> {
         }
         let took = self.clock.now().since(began).as_secs_f64();
         self.cache.finish(&self.key, self.clock.wall(), took)?;
-        match self.cached()? {
+        match self.cached(Remember::Yes)? {
             Ok(ready) => Ok(ready),
             Err(why) => {
                 self.cache.refuse(&self.key, &why, self.clock.wall())?;
@@ -186,27 +245,18 @@ impl<'a> Maker<'a> {
         self.cache.collect(Some(&self.key), &[self.key.id()], self.config.cache_bytes)
     }
 
-    /// Loads, proves and measures; one that computes something else or is too slow is remembered as such.
+    /// Loads, proves at every batch size, and measures.
     fn ready(&self, plans: &Plans) -> Result<Ready, NotReady> {
         let m = self.model.manifest();
         let library = self.machine.open(false).map_err(NotReady::Open)?;
         let mut engine = super::load(m, &library, plans, self.config.cuda_graph)?;
-        let judged = self.model.prove(&mut engine).map_err(NotReady::from).and_then(|proof| {
-            let times = measure(m, &mut engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
-            let allowed = Duration::from_secs_f64(SHARE / f64::from(m.sample_fps));
-            match times.round() {
-                took if took > allowed => Err(NotReady::Slow { cameras: self.key.max_batch, took, allowed }),
-                _ => Ok((proof, times)),
-            }
-        });
-        match judged {
-            Ok((proof, times)) => Ok(Ready { engine, proof, times }),
-            Err(e) => {
-                if matches!(e, NotReady::Proof(_) | NotReady::Slow { .. }) {
-                    self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
-                }
-                Err(e)
-            }
+        let batches: Vec<usize> = (1..=self.key.max_batch).collect();
+        let proof = self.model.prove_at(&mut engine, &batches)?;
+        let times = measure(m, &mut engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
+        let allowed = Duration::from_secs_f64(SHARE / f64::from(m.sample_fps));
+        match times.round() {
+            took if took > allowed => Err(NotReady::Slow { cameras: self.key.max_batch, took, allowed }),
+            _ => Ok(Ready { engine, proof, times }),
         }
     }
 

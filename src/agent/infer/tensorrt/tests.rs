@@ -65,6 +65,7 @@ fn plans(library: &TensorRt, model: &Model, most: i64) -> Plans {
         encoder: of("encoder.fp32.onnx", "features"),
         head: of("head.fp32.onnx", "probabilities"),
         precision: Precision::Fp32,
+        dla_core: None,
     }
 }
 
@@ -131,7 +132,8 @@ fn plans_that_are_none_are_refused_in_the_library_s_words() {
     let (library, (_dir, model)) = (library(), Tiny::new().open());
     let good = plans(&library, &model, 2);
     let with = |encoder: &[u8], head: &[u8]| {
-        let plans = Plans { encoder: encoder.to_vec(), head: head.to_vec(), precision: Precision::Fp32 };
+        let plans =
+            Plans { encoder: encoder.to_vec(), head: head.to_vec(), precision: Precision::Fp32, dla_core: None };
         crate::base::error::Chain(&load(model.manifest(), &library, &plans, true).err().expect("refused")).to_string()
     };
     for junk in [&b""[..], b"junk", &good.encoder[..good.encoder.len() / 2], &good.encoder[..good.encoder.len() - 1]] {

@@ -134,6 +134,8 @@ pub struct Tensor {
     pub items: Items,
     /// All dimensions but the first, which is the batch.
     pub dims: Vec<usize>,
+    /// The smallest batch; 0 for outputs.
+    pub min_batch: usize,
     /// The largest batch; 0 for outputs.
     pub max_batch: usize,
 }

@@ -7,9 +7,9 @@ use super::{Better, Never, Tell};
 use crate::agent::config::{Config, EngineChoice};
 use crate::agent::infer::Engine;
 use crate::agent::infer::model::Model;
-use crate::agent::infer::tensorrt::build::{BuildError, Builder, Step};
+use crate::agent::infer::tensorrt::build::{Builder, Step};
 use crate::agent::infer::tensorrt::machine::MachineError;
-use crate::agent::infer::tensorrt::ready::{Maker, NotReady, Ready};
+use crate::agent::infer::tensorrt::ready::{Maker, NotReady, Ready, Remember};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
@@ -32,12 +32,16 @@ pub fn better(config: &Config, model: &Model, clock: &Arc<dyn Clock>) -> Option<
 }
 
 impl TensorRt {
-    fn ready(&self, stop: &StopToken, tell: Tell<'_>) -> Result<Ready, NotReady> {
+    fn maker(&self) -> Result<Maker<'_>, NotReady> {
         let cameras = self.config.cameras.iter().filter(|c| c.classify).count();
         let places = (cameras, self.config.paths.state_dir.as_path());
-        let maker = Maker::new(&self.model, &self.config.tensorrt, places, Arc::clone(&self.clock))?;
+        Maker::new(&self.model, &self.config.tensorrt, places, Arc::clone(&self.clock))
+    }
+
+    fn ready(&self, stop: &StopToken, tell: Tell<'_>) -> Result<Ready, NotReady> {
+        let maker = self.maker()?;
         log::info!("{}; plans in {}", maker.machine().describe(), maker.cache().dir().display());
-        let why = match maker.cached()? {
+        let why = match maker.cached(Remember::Yes)? {
             Ok(ready) => return Ok(ready),
             Err(why) => why,
         };
@@ -63,6 +67,12 @@ impl TensorRt {
 }
 
 impl Better for TensorRt {
+    fn settled(&mut self) {
+        if let Ok(maker) = self.maker() {
+            maker.settled();
+        }
+    }
+
     fn make(&mut self, stop: &StopToken, tell: Tell<'_>) -> Result<Engine, Never> {
         match self.ready(stop, tell) {
             Ok(ready) => {
@@ -82,13 +92,7 @@ impl Better for TensorRt {
             Err(NotReady::Machine(MachineError::None)) => Err(Never::None),
             Err(e) => {
                 let why = Chain(&e).to_string();
-                let may_come = matches!(
-                    e,
-                    NotReady::Machine(MachineError::Gpu { .. })
-                        | NotReady::Build(BuildError::Spawn(_) | BuildError::Memory { .. } | BuildError::Stopped)
-                        | NotReady::Run(_)
-                ) || matches!(&e, NotReady::Cache(e) if e.is_busy());
-                Err(if may_come { Never::NotNow(why) } else { Never::Refused(why) })
+                Err(if e.may_pass() { Never::NotNow(why) } else { Never::Refused(why) })
             }
         }
     }

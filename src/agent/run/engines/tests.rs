@@ -25,6 +25,8 @@ impl Better for Scripted {
             false => self.0.remove(0).map(engine),
         }
     }
+
+    fn settled(&mut self) {}
 }
 
 fn engine(runtime: &str) -> Engine {

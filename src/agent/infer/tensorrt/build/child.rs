@@ -12,7 +12,7 @@ use crate::agent::infer::manifest::Precision;
 use crate::agent::infer::model::Model;
 use crate::agent::infer::tensorrt::device::Device;
 use crate::agent::infer::tensorrt::ffi::{Request, Shim, TensorRt};
-use crate::agent::infer::tensorrt::types::{Typing, Version};
+use crate::agent::infer::tensorrt::types::{Kind, ShimError, Typing, Version};
 use crate::base::error::Chain;
 
 /// A specification is at most so long.
@@ -23,40 +23,59 @@ const ONNX_MAX_BYTES: usize = i32::MAX as usize;
 const NICE: i32 = 19;
 
 /// Runs as the child; its exit code.
-pub fn run(input: impl Read, output: impl Write) -> i32 {
+pub fn run(input: impl Read, output: impl Write + Send) -> i32 {
     let mut output = Lines(output);
     match build(input, &mut output) {
         Ok(()) => {
             output.say(&Line::Built {});
             0
         }
-        Err(message) => {
-            output.say(&Line::Failed { message });
+        Err(Failed { message, lasting }) => {
+            output.say(&Line::Failed { message, lasting });
             1
         }
+    }
+}
+
+/// Why nothing came of it. What is said without more may be otherwise another time: a disk that is full, a GPU that is
+/// taken, memory that is short.
+struct Failed {
+    message: String,
+    lasting: bool,
+}
+
+impl From<String> for Failed {
+    fn from(message: String) -> Failed {
+        Failed { message, lasting: false }
+    }
+}
+
+impl Failed {
+    /// What TensorRT says of a network.
+    fn of(what: &str, e: ShimError) -> Failed {
+        let lasting = matches!(e.kind, Kind::Parse | Kind::Network | Kind::Unsupported | Kind::Build);
+        Failed { message: format!("{what}: {}", e.message), lasting }
     }
 }
 
 struct Lines<W>(W);
 
 impl<W: Write> Lines<W> {
-    fn say(&mut self, line: &Line) {
+    /// Whether anybody listens.
+    fn say(&mut self, line: &Line) -> bool {
         let text = serde_json::to_string(line).expect("plain data");
-        // Nobody listens: the agent is gone, and with it this process in a moment.
-        if writeln!(self.0, "{text}").and_then(|()| self.0.flush()).is_err() {
-            log::debug!("nobody listens");
-        }
+        writeln!(self.0, "{text}").and_then(|()| self.0.flush()).is_ok()
     }
 }
 
-fn build(input: impl Read, output: &mut Lines<impl Write>) -> Result<(), String> {
+fn build(input: impl Read, output: &mut Lines<impl Write + Send>) -> Result<(), Failed> {
     let mut text = Vec::new();
     input.take(SPEC_MAX_BYTES).read_to_end(&mut text).map_err(|e| format!("what to build cannot be read: {e}"))?;
     let spec: Spec = serde_json::from_slice(&text).map_err(|e| format!("what to build cannot be read: {e}"))?;
     bind(&spec);
     let model = Model::open(&spec.model_dir).map_err(|e| Chain(&e).to_string())?;
     if model.reference().digest != spec.model_sha256 {
-        return Err(format!("{} has been changed meanwhile", spec.model_dir.display()));
+        return Err(format!("{} has been changed meanwhile", spec.model_dir.display()).into());
     }
     // The GPU has to be current before TensorRT looks for it.
     let device = Device::open().map_err(|e| e.to_string())?;
@@ -70,14 +89,19 @@ fn build(input: impl Read, output: &mut Lines<impl Write>) -> Result<(), String>
         let file = format!("{network}.{of}.onnx");
         let onnx = model.read(&file).map_err(|e| Chain(&e).to_string())?;
         if onnx.len() > ONNX_MAX_BYTES {
-            return Err(format!("{file} has {} bytes, and ONNX ends at {ONNX_MAX_BYTES}", onnx.len()));
+            let message = format!("{file} has {} bytes, and ONNX ends at {ONNX_MAX_BYTES}", onnx.len());
+            return Err(Failed { message, lasting: true });
         }
         output.say(&Line::Step(Step { network: network.into(), ..Step::default() }));
         let batch = |n: usize| i64::try_from(n).expect("a handful");
         let request = Request {
             onnx: &onnx,
             outputs: &[wanted],
-            batches: [1, batch(spec.likely_batch.clamp(1, spec.max_batch)), batch(spec.max_batch)],
+            // A deep learning accelerator takes one batch size only.
+            batches: match spec.dla_core {
+                Some(_) => [batch(spec.max_batch); 3],
+                None => [1, batch(spec.likely_batch.clamp(1, spec.max_batch)), batch(spec.max_batch)],
+            },
             precision: typing,
             dla_core: spec.dla_core,
             optimisation_level: None,
@@ -85,10 +109,10 @@ fn build(input: impl Read, output: &mut Lines<impl Write>) -> Result<(), String>
             timing_cache: timing_cache.as_deref(),
         };
         let mut told = |phase: &str, step: u32, of: u32| {
-            output.say(&Line::Step(Step { network: network.into(), phase: phase.into(), step, of }));
-            true
+            output.say(&Line::Step(Step { network: network.into(), phase: phase.into(), step, of }))
         };
-        let built = library.build(&request, &mut told).map_err(|e| format!("the {network} ({file}): {}", e.message))?;
+        let built =
+            library.build(&request, &mut told).map_err(|e| Failed::of(&format!("the {network} ({file})"), e))?;
         write(&spec.out.join(format!("{network}.plan")), &built.plan)?;
         if built.timing_cache.is_some() {
             timing_cache = built.timing_cache;

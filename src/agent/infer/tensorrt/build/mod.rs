@@ -15,6 +15,7 @@
 pub mod child;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -28,6 +29,8 @@ use crate::base::stop::StopToken;
 
 /// How often the child is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Lines that wait to be looked at; the child waits beyond that.
+const LINES: usize = 64;
 /// A line of the child's is at most so long; more is not one.
 const LINE_MAX_BYTES: usize = 64 * 1024;
 
@@ -83,6 +86,8 @@ pub enum Line {
     Failed {
         /// Why.
         message: String,
+        /// The same build would come to the same.
+        lasting: bool,
     },
 }
 
@@ -119,11 +124,23 @@ pub enum BuildError {
     #[error("no process could be started to build in")]
     Spawn(#[source] std::io::Error),
     /// TensorRT, the shim, the model or the disk.
-    #[error("{0}")]
-    Failed(String),
+    #[error("{message}")]
+    Failed {
+        /// In its words.
+        message: String,
+        /// The same build would come to the same.
+        lasting: bool,
+    },
     /// It ended without a word.
-    #[error("the building process ended {0} while it built the {1}; its last words are in the log")]
-    Died(String, String),
+    #[error("the building process ended {how} while it built the {network}; its last words are in the log")]
+    Died {
+        /// By which status.
+        how: String,
+        /// What it was at.
+        network: String,
+        /// By the kernel or a person: not by what it did itself.
+        killed: bool,
+    },
     /// It took too long.
     #[error("the build was not done after {} s (tensorrt.build_within_s)", .0.as_secs())]
     TooLong(Duration),
@@ -148,8 +165,10 @@ impl BuildError {
     /// Whether the same build would come to the same: then it is not tried again at every start.
     pub fn is_lasting(&self) -> bool {
         match self {
-            BuildError::Failed(_) | BuildError::Died(..) | BuildError::TooLong(_) => true,
-            BuildError::Spawn(_) | BuildError::Memory { .. } | BuildError::Stopped => false,
+            BuildError::Failed { lasting, .. } => *lasting,
+            BuildError::Died { killed, .. } => !killed,
+            // A device that was hot, or busy, is quicker another time.
+            BuildError::TooLong(_) | BuildError::Spawn(_) | BuildError::Memory { .. } | BuildError::Stopped => false,
         }
     }
 }
@@ -206,11 +225,12 @@ impl Builder {
             match lines.recv_timeout(LOOK_EVERY) {
                 Ok(Line::Step(new)) => step = new,
                 Ok(Line::Built {}) => return Ok(()),
-                Ok(Line::Failed { message }) => return Err(BuildError::Failed(message)),
+                Ok(Line::Failed { message, lasting }) => return Err(BuildError::Failed { message, lasting }),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let ended = child.0.wait().map_or_else(|e| e.to_string(), |status| format!("by {status}"));
-                    return Err(BuildError::Died(ended, step.network));
+                    let status = child.0.wait().map_err(BuildError::Spawn)?;
+                    let killed = matches!(status.signal(), Some(9 | 15));
+                    return Err(BuildError::Died { how: format!("by {status}"), network: step.network, killed });
                 }
             }
             progress(&step);
@@ -243,7 +263,7 @@ impl Drop for Killed {
 /// The child's lines as they come; what is none is passed over: a library may print what it likes.
 fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<Line>, BuildError> {
     let mut out = BufReader::with_capacity(LINE_MAX_BYTES, child.stdout.take().expect("piped"));
-    let (send, lines) = mpsc::channel();
+    let (send, lines) = mpsc::sync_channel(LINES);
     let read = move || {
         let mut line = Vec::new();
         loop {

@@ -79,7 +79,9 @@ echo '{"built":{}}'"#,
 
 #[test]
 fn what_it_fails_of_is_its_own_words() {
-    let rig = Rig::new(r#"echo '{"failed":{"message":"the head (head.fp16.onnx): node 7 (Foo): no such operator"}}'"#);
+    let rig = Rig::new(
+        r#"echo '{"failed":{"message":"the head (head.fp16.onnx): node 7 (Foo): no such operator","lasting":true}}'"#,
+    );
     let e = rig.build(&mut |_| {}).expect_err("it says so");
     assert!(e.to_string().contains("node 7 (Foo)") && e.is_lasting(), "{e}");
 }
@@ -94,6 +96,8 @@ fn a_child_that_dies_is_told_from_one_that_fails() {
         assert!(e.to_string().contains(said) && e.to_string().contains("while it built the head"), "{e}");
         assert!(e.is_lasting());
     }
+    let e = Rig::new("kill -KILL $$").build(&mut |_| {}).expect_err("it was killed");
+    assert!(!e.is_lasting(), "it may have been the kernel, for want of memory: {e}");
     let rig = Rig::new("");
     let nowhere = Builder::new(&rig.dir.path().join("not there"));
     let e = Rig { builder: nowhere, ..rig }.build(&mut |_| {}).expect_err("no such program");
@@ -111,7 +115,7 @@ fn a_build_ends_when_it_is_told_to_takes_too_long_or_takes_all_memory_and_its_pr
 
     let rig = Rig::new(endless);
     let e = rig.build(&mut |_| rig.clock.advance(Duration::from_secs(3601))).expect_err("an hour has passed");
-    assert!(e.to_string().contains("3600 s (tensorrt.build_within_s)") && e.is_lasting(), "{e}");
+    assert!(e.to_string().contains("3600 s (tensorrt.build_within_s)") && !e.is_lasting(), "{e}");
     assert!(rig.is_gone("pid"));
 
     let rig = Rig::new(endless);

@@ -131,7 +131,7 @@ proptest! {
                     k.gpu = "another".into();
                 }
                 let listing = Listing {
-                    key: k, encoder: None, head: None, built_unix_ms: 100 - n as u64, build_s: 0.0, refused: None,
+                    key: k, encoder: None, head: None, built_unix_ms: 100 - n as u64, build_s: 0.0, refused: None, agent: AGENT.into(),
                 };
                 Entry { id: format!("{n:016x}"), listing: (*kind != 2).then_some(listing), bytes: *bytes }
             })
@@ -156,7 +156,33 @@ fn two_do_not_build_at_once() {
     let cache = Cache::new(dir.path());
     let lock = cache.make_ready().expect("nobody else is there");
     let e = cache.clone().make_ready().expect_err("somebody is");
-    assert!(e.is_busy(), "{e}");
+    assert!(e.may_pass(), "{e}");
     drop(lock);
     assert!(cache.make_ready().is_ok());
+}
+
+#[test]
+fn a_plan_that_takes_the_process_with_it_is_not_used_for_ever() {
+    let (_dir, cache) = cache();
+    build(&cache, &key("m 1"), 5);
+    for _ in 0..TRIALS {
+        assert!(matches!(cache.find(&key("m 1")), Found::Plans { .. }));
+        cache.begin_trial(&key("m 1")).expect("writable");
+    }
+    assert!(matches!(cache.find(&key("m 1")), Found::Refused(why) if why.contains("3 times the agent ended")));
+    build(&cache, &key("m 1"), 6);
+    assert!(matches!(cache.find(&key("m 1")), Found::Plans { .. }), "a new one is another one");
+    cache.begin_trial(&key("m 1")).expect("writable");
+    cache.end_trial(&key("m 1"));
+    assert_eq!(cache.trials(&key("m 1")), 0);
+}
+
+#[test]
+fn what_another_agent_refused_is_tried_by_this_one() {
+    let (_dir, cache) = cache();
+    cache.refuse(&key("m 1"), "off by 0.3", Wall::from_unix_ms(6)).expect("writable");
+    let path = cache.dir().join(key("m 1").id()).join(LISTING);
+    let text = fs::read_to_string(&path).expect("there");
+    fs::write(&path, text.replace(&format!("\"{AGENT}\""), "\"0.0.1\"")).expect("writable");
+    assert!(matches!(cache.find(&key("m 1")), Found::Nothing(why) if why.contains("another version")));
 }

@@ -118,6 +118,12 @@ inline void set_optimisation_level(nvinfer1::IBuilderConfig& config, int32_t lev
 
 // Two contexts on one profile: 8.6 has it as a preview, 10 as the rule, 8.5 not at all (read: createExecutionContext() in
 // 8.5's NvInferRuntime.h, getOptimizationProfile() in 10.16's, PreviewFeature in 8.6's release notes).
+#if VT_LEVEL >= 806
+constexpr bool kSharesProfiles = true;
+#else
+constexpr bool kSharesProfiles = false;
+#endif
+
 inline void share_profiles(nvinfer1::IBuilderConfig& config)
 {
 #if VT_LEVEL >= 806 && VT_LEVEL < 1000

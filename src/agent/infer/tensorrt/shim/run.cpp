@@ -87,7 +87,7 @@ std::string spell(int64_t const* dims, int32_t rank)
 } // namespace
 
 VT_EXPORT int32_t vt_engine_load(
-    vt_library* library, const void* plan, uint64_t plan_bytes, vt_engine** out, vt_error* error)
+    vt_library* library, const void* plan, uint64_t plan_bytes, int32_t dla_core, vt_engine** out, vt_error* error)
 {
     return guarded(library == nullptr ? nullptr : library->logger, error, [&](Call& call) {
         if (library == nullptr || out == nullptr || (plan == nullptr && plan_bytes > 0))
@@ -101,7 +101,12 @@ VT_EXPORT int32_t vt_engine_load(
         }
         std::unique_ptr<vt_engine> loaded(new vt_engine());
         loaded->library = library;
-        loaded->engine.reset(runtime_of(*library, call).deserializeCudaEngine(plan, static_cast<size_t>(plan_bytes)));
+        nvinfer1::IRuntime& runtime = runtime_of(*library, call);
+        if (dla_core >= 0)
+        {
+            runtime.setDLACore(dla_core);
+        }
+        loaded->engine.reset(runtime.deserializeCudaEngine(plan, static_cast<size_t>(plan_bytes)));
         if (!loaded->engine)
         {
             fail(call, VT_PLAN, "loading a plan of " + std::to_string(plan_bytes) + " bytes");
@@ -140,7 +145,7 @@ VT_EXPORT uint64_t vt_engine_device_bytes(const vt_engine* engine)
     return engine == nullptr ? 0 : family::device_bytes(*engine->engine);
 }
 
-VT_EXPORT int32_t vt_context_new(vt_engine* engine, vt_context** out, vt_error* error)
+VT_EXPORT int32_t vt_context_new(vt_engine* engine, void* stream, vt_context** out, vt_error* error)
 {
     return guarded(engine == nullptr ? nullptr : engine->library->logger, error, [&](Call& call) {
         if (engine == nullptr || out == nullptr)
@@ -156,10 +161,13 @@ VT_EXPORT int32_t vt_context_new(vt_engine* engine, vt_context** out, vt_error* 
             fail(call, VT_CREATE, "making a context, which needs " + std::to_string(vt_engine_device_bytes(engine))
                     + " bytes of the GPU's memory");
         }
-        // Of the first context it is 0 by itself; see family::share_profiles() for when of the others.
-        if (made->context->getOptimizationProfile() < 0)
+        // Of the first context it is 0 by itself; of the others it has to be set, and can be where profiles are shared: see
+        // family::share_profiles().
+        if (made->context->getOptimizationProfile() < 0
+            && (!family::kSharesProfiles
+                || !made->context->setOptimizationProfileAsync(0, static_cast<cudaStream_t>(stream))))
         {
-            refuse(VT_CREATE, "this version of TensorRT lets one context at a time use a profile: free the first one");
+            fail(call, VT_UNSUPPORTED, "a second context: this version of TensorRT lets one at a time use a profile");
         }
         *out = made.release();
     });

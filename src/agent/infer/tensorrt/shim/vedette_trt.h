@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of this file that a compiled agent could not live with. */
-#define VT_ABI 1
+#define VT_ABI 2
 
 enum {
     VT_OK = 0,
@@ -114,14 +114,18 @@ const void *vt_blob_data(const vt_blob *blob);
 uint64_t vt_blob_bytes(const vt_blob *blob);
 void vt_blob_free(vt_blob *blob);
 
-int32_t vt_engine_load(vt_library *library, const void *plan, uint64_t plan_bytes, vt_engine **out, vt_error *error);
+/* `dla_core`: the core that a plan built for one runs on; -1: none. */
+int32_t vt_engine_load(
+    vt_library *library, const void *plan, uint64_t plan_bytes, int32_t dla_core, vt_engine **out, vt_error *error);
 void vt_engine_free(vt_engine *engine);
 uint32_t vt_engine_tensors(const vt_engine *engine);
 int32_t vt_engine_tensor(const vt_engine *engine, uint32_t index, vt_tensor *out);
 /* Device memory that a context needs, in bytes. */
 uint64_t vt_engine_device_bytes(const vt_engine *engine);
 
-int32_t vt_context_new(vt_engine *engine, vt_context **out, vt_error *error);
+/* Where a version lets only one context use the plan's profile (before 8.6), a second one is VT_UNSUPPORTED. `stream`: the
+ * work that this may need is put there, and is done when the stream has got there. */
+int32_t vt_context_new(vt_engine *engine, void *stream, vt_context **out, vt_error *error);
 void vt_context_free(vt_context *context);
 /* The whole shape of an input, its batch included. */
 int32_t vt_context_shape(vt_context *context, const char *input, const int64_t *dims, int32_t rank, vt_error *error);
