@@ -174,8 +174,9 @@ impl Failures {
     /// Said once.
     fn too_many(&mut self) -> bool {
         let many = self.frames >= FAILED_FRAMES || self.windows >= FAILED_WINDOWS;
-        let told = std::mem::replace(&mut self.told, many || self.told);
-        many && !told
+        let now = many && !self.told;
+        self.told |= many;
+        now
     }
 }
 

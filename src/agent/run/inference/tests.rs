@@ -283,3 +283,31 @@ fn an_engine_that_is_handed_over_serves_without_a_gap_and_one_that_fails_is_told
     rig.run(10);
     assert!(rig.heartbeat(0).windows > seen + 10, "the other one serves");
 }
+
+/// A head that fails from a given window on.
+struct Headless(Box<dyn crate::agent::infer::Head>, u32);
+
+impl crate::agent::infer::Head for Headless {
+    fn classify(&mut self, windows: &[&[Slot]]) -> Result<Vec<Arc<[f32]>>, EngineError> {
+        self.1 = self.1.saturating_sub(1);
+        match self.1 {
+            0 => Err(EngineError::NotFinite { network: crate::agent::infer::Network::Head, item: 0 }),
+            _ => self.0.classify(windows),
+        }
+    }
+}
+
+#[test]
+fn a_head_that_fails_alone_is_told_of_though_every_frame_is_encoded() {
+    let mut rig = Rig::new(&[25.0, 25.0], Duration::from_millis(5));
+    rig.run(5);
+    let other = scripted::by_brightness(&scripted::manifest());
+    let head: Box<dyn crate::agent::infer::Head> = Box::new(Headless(other.head, 10));
+    rig.inference.handover.offer(Engine { head, ..other });
+    rig.run(60);
+    assert!(rig.inference.handover.was_broken(), "no window gives a score");
+    // A frame that is broken now and then is the camera's affair.
+    let mut rig = Rig::new(&[25.0], Duration::from_millis(5));
+    rig.run(60);
+    assert!(!rig.inference.handover.was_broken());
+}
