@@ -196,8 +196,8 @@ fn a_build_ends_with_the_daemon() {
 
 #[test]
 fn a_gpu_that_fails_while_it_serves_is_replaced_by_the_cpu() {
-    // Some 150 launches go into proving and measuring; then it fails for good.
-    let fault: Vec<String> = (190..600).map(|n| format!("cuGraphLaunch:{n}")).collect();
+    // Some 450 launches go into proving and measuring; then it fails for good.
+    let fault: Vec<String> = (600..1400).map(|n| format!("cuGraphLaunch:{n}")).collect();
     let agent = device("", &fault.join(",")).start();
     serves(&agent, "TensorRT 10.16");
     serves(&agent, "ONNX Runtime");

@@ -68,6 +68,14 @@ TOML
 VEDETTE_TENSORRT=real part "The contract of engines" deploy/dev/nextest.sh run -E 'test(tensorrt::tests::it_) + test(tensorrt::tests::the_direction) + test(tensorrt::tests::plans_that)'
 part "The default model: built and proven (four cameras, FP16)" "$vedette" engine build --config "$work/vedette.toml"
 part "Loaded again from the cache" "$vedette" engine verify --config "$work/vedette.toml"
+limits=()
+while read -r line; do limits+=("--property=$line"); done < <(grep -E '^(DevicePolicy|DeviceAllow)=' systemd/vedette.service)
+if [ -d /run/systemd/system ] && sudo -n true 2>/dev/null; then
+    part "Within the devices that the shipped unit allows" \
+        sudo systemd-run --wait --pipe --quiet "${limits[@]}" "$PWD/$vedette" engine verify --config "$work/vedette.toml"
+else
+    printf '## Within the devices that the shipped unit allows\n\nNot run: no systemd, or no sudo without a password.\n\n' >>"$report"
+fi
 part "Measured" "$vedette" engine bench --config "$work/vedette.toml" --out "$cache/bench.json"
 printf 'test-gpu: %s\n' "$([ $failed -eq 0 ] && echo 'everything holds' || echo 'SOMETHING FAILED'); the report is $report"
 exit $failed

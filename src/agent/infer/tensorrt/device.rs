@@ -16,17 +16,17 @@ pub enum DeviceError {
     #[error("there is no CUDA driver (libcuda.so) on this machine")]
     NoDriver,
     /// The driver said no.
-    #[error("CUDA: {operation}: {}", words(source))]
+    #[error("CUDA: cannot {operation}: {}", words(error))]
     Cuda {
         /// What was tried.
         operation: &'static str,
         /// What it said.
-        source: DriverError,
+        error: DriverError,
     },
 }
 
 /// The driver's own words; asking for them must not fail either.
-fn words(e: &DriverError) -> String {
+pub fn words(e: &DriverError) -> String {
     match e.error_string() {
         Ok(text) => format!("{} ({:?})", text.to_string_lossy(), e.0),
         Err(_) => format!("{:?}", e.0),
@@ -62,7 +62,7 @@ impl Device {
         if !ffi::has_driver() {
             return Err(DeviceError::NoDriver);
         }
-        let fail = |operation| move |source| DeviceError::Cuda { operation, source };
+        let fail = |operation| move |error| DeviceError::Cuda { operation, error };
         let context = CudaContext::new(0).map_err(fail("open the GPU"))?;
         ffi::order_by_stream(&context);
         let stream = context.new_stream().map_err(fail("make a stream"))?;
@@ -73,7 +73,7 @@ impl Device {
 
     /// What it is.
     pub fn gpu(&self) -> Result<Gpu, DeviceError> {
-        let fail = |source| DeviceError::Cuda { operation: "ask what the GPU is", source };
+        let fail = |error| DeviceError::Cuda { operation: "ask what the GPU is", error };
         Ok(Gpu {
             name: self.context.name().map_err(fail)?,
             compute_capability: self.context.compute_capability().map_err(fail)?,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
-use super::device::Device;
+use super::device::{Device, words};
 use super::ffi::{Buffer, Context, Graph, Plan};
 use super::types::{Items, Kind, ShimError, Tensor};
 
@@ -22,8 +22,8 @@ pub enum RunError {
     #[error(transparent)]
     Shim(#[from] ShimError),
     /// CUDA did.
-    #[error("CUDA: {0}")]
-    Cuda(#[from] DriverError),
+    #[error("CUDA: {}", words(.0))]
+    Cuda(DriverError),
     /// The plan has not the inputs and outputs of this network.
     #[error("{what} of the plan is {found}, and the model says {expected}")]
     Mismatch {
@@ -34,6 +34,12 @@ pub enum RunError {
         /// What it should be.
         expected: String,
     },
+}
+
+impl From<DriverError> for RunError {
+    fn from(e: DriverError) -> RunError {
+        RunError::Cuda(e)
+    }
 }
 
 /// What a network has to take and give.

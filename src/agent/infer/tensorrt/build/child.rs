@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use super::{Line, Spec, Step};
 use crate::agent::infer::manifest::Precision;
 use crate::agent::infer::model::Model;
-use crate::agent::infer::tensorrt::device::Device;
+use crate::agent::infer::tensorrt::device::{Device, words};
 use crate::agent::infer::tensorrt::ffi::{Request, Shim, TensorRt};
 use crate::agent::infer::tensorrt::types::{Kind, ShimError, Typing, Version};
 use crate::base::error::Chain;
@@ -79,7 +79,7 @@ fn build(input: impl Read, output: &mut Lines<impl Write + Send>) -> Result<(), 
     }
     // The GPU has to be current before TensorRT looks for it.
     let device = Device::open().map_err(|e| e.to_string())?;
-    device.bind().map_err(|e| format!("CUDA: {e}"))?;
+    device.bind().map_err(|e| format!("CUDA: {}", words(&e)))?;
     let library = Shim::open(&spec.shim)
         .and_then(|shim| TensorRt::open(shim, &spec.library, Some(&spec.parser)))
         .map_err(|e| e.message)?;
