@@ -63,6 +63,11 @@ use pump::Pump;
 use renewal::Renewal;
 use session::Incoming;
 
+/// Whether what the files hold makes a connection by TLS possible, as far as that can be told without a broker; if not, why.
+pub fn check_tls(files: &config::TlsPem, alpn: &[String], clock: Arc<dyn Clock>) -> Result<(), Cause> {
+    tls::client_config(files, alpn, clock).map(|_| ())
+}
+
 /// The longest that [`run`] takes to return after a stop.
 pub const STOP_MOST: Duration = Duration::from_secs(7);
 
