@@ -41,8 +41,9 @@ pub enum Command {
         #[serde(default)]
         to: Option<u64>,
     },
-    /// Send an incident's clip to where `[upload]` says. Result: `upload`, how that stands; a `clip_uploaded` alert says when
-    /// it is there. One that is still being made waits.
+    /// Send an incident's clip to where `[upload]` says; a `clip_uploaded` alert says when it is there, and one that is still
+    /// being made waits. And make new links to the device's own HTTPS (`[http]`), whose links expire. Result: `upload`, how
+    /// that stands, and `links`, as far as the device has each.
     Clip {
         /// The incident.
         incident: Uuid,
@@ -57,7 +58,7 @@ pub enum Command {
         /// RFC 3339, after `from` and not in the future.
         to: String,
     },
-    /// A picture of now. Result: `jpeg_base64`, `width`, `height`, `time`.
+    /// A picture of now. Result: `camera`, `jpeg_base64`, `width`, `height`, `time`.
     Snapshot {
         /// Camera; absent: the first one.
         #[serde(default)]

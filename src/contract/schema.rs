@@ -7,6 +7,7 @@ use super::ack::Ack;
 use super::cloudevent::{AlertEvent, NoticeEvent};
 use super::command::{CommandStatus, Request};
 use super::heartbeat::{Heartbeat, OutboxState};
+use super::result::Results;
 use super::state::{CameraState, DeviceState};
 
 /// File name and schema of each message.
@@ -21,6 +22,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("ack.schema.json", schema_for!(Ack)),
         ("command.schema.json", schema_for!(Request)),
         ("command_status.schema.json", schema_for!(CommandStatus)),
+        ("command_results.schema.json", schema_for!(Results)),
     ]
 }
 
@@ -109,6 +111,24 @@ mod tests {
             session: 3,
             publish_time: Wall::from_unix_ms(0).rfc3339(),
             clock: ClockState { synchronised: false, estimated_error_ms: None },
+        }
+    }
+
+    #[test]
+    fn a_command_has_no_field_that_a_device_would_reject() {
+        let (_, schema) = all().into_iter().find(|(name, _)| *name == "command.schema.json").unwrap();
+        for (fields, fits) in [
+            (
+                r#"{"command": "disarm", "camera": "gate", "requested_by": "soc", "expires_at": "2026-03-01T12:00:00Z"}"#,
+                true,
+            ),
+            (r#"{"command": "replay", "from": 1}"#, true),
+            (r#"{"command": "replay", "from": 1, "camera": "gate"}"#, false),
+            (r#"{"command": "restart", "when": "now"}"#, false),
+        ] {
+            let command: serde_json::Value = serde_json::from_str(fields).unwrap();
+            assert_eq!(jsonschema::is_valid(schema.as_value(), &command), fits, "{fields}");
+            assert_eq!(super::super::command::Order::parse(fields.as_bytes()).is_ok(), fits, "{fields}");
         }
     }
 

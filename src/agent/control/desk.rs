@@ -20,6 +20,7 @@ use crate::base::stop::StopToken;
 use crate::contract::command::{
     Command, CommandDesk, CommandOutcome, CommandReport, CommandSink, CommandState, NoRequest, Order, Receipt,
 };
+use crate::contract::result::{IncidentRaised, as_sent};
 
 /// Requests that may wait to be looked at.
 const WAITING: usize = 64;
@@ -220,7 +221,7 @@ impl Clerk {
             // Done when the daemon is there again.
             CommandOutcome::Accepted { .. } if restarts => return,
             CommandOutcome::Accepted { incident, result } => {
-                let result = result.or_else(|| incident.map(|i| serde_json::json!({ "incident": i })));
+                let result = result.or_else(|| incident.map(|incident| as_sent(&IncidentRaised { incident })));
                 match result {
                     Some(r) if r.to_string().len() > RESULT_BYTES => {
                         (CommandState::Failed, Some("the answer is too large for a message".to_owned()), None)

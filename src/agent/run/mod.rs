@@ -307,6 +307,7 @@ impl Daemon {
         let flat_out = config.cameras.iter().any(|c| matches!(c.source, Source::File { pace: Pace::FlatOut, .. }));
         let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
         let audit = Arc::new(AuditTrail(store.clone()));
+        let https = doors::https(&config);
         let live = Arc::new(Live::new(
             config.clone(),
             overrides,
@@ -320,6 +321,7 @@ impl Daemon {
                 health: health.clone(),
                 snapshots: snapshots.clone(),
                 uploads: Uploads::new(store.clone(), config.upload.as_ref()),
+                links: https.as_ref().and_then(doors::Https::links),
                 clock: clock.clone(),
             },
         ));
@@ -341,6 +343,7 @@ impl Daemon {
             clock: &clock,
             spawn: &spawn,
             runtime: &runtime,
+            https,
         };
         let network = network.start(listener, control, desk);
         let commands_stop = StopToken::new();
