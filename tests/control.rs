@@ -173,6 +173,12 @@ fn nonsense_and_retained_commands_do_nothing_and_say_so() {
     site.ask("late", json!({"command": "restart", "expires_at": "2001-01-01T00:00:00Z"}));
     assert_eq!(site.outcome("late")["state"], "REJECTED");
     site.broker.publish(&format!("{PREFIX}/cmd/bad id"), "{}");
+    wait_for("a word on the id", || site.agent.log().contains("its id \"bad id\" is not").then_some(()));
+    // An id stands for the command that it came with.
+    site.ask("torn", json!({"command": "follow_schedule"}));
+    let reused = site.outcome("torn");
+    assert_eq!(reused["state"], "REJECTED");
+    assert!(reused["reason"].as_str().is_some_and(|r| r.contains("used for another command")), "{reused}");
     // It comes once as news; what the broker keeps of it comes with every connection from then on.
     site.broker.publish_retained(&format!("{PREFIX}/cmd/kept"), r#"{"command": "follow_schedule"}"#);
     assert_eq!(site.outcome("kept")["state"], "SUCCEEDED");
