@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vedette::contract::schema;
 
-use crate::common::agent::Agent;
+use crate::common::agent::{Agent, stderr, stdout};
 use crate::common::broker::{Broker, Message, Subscriber};
 use crate::common::wait_for;
 use crate::links::{free_port, get};
@@ -45,6 +45,7 @@ impl Site {
     }
 
     fn done(&mut self, id: &str, request: Value) -> Value {
+        let command = request["command"].as_str().expect("a command").to_owned();
         self.ask(id, request);
         let status = self.outcome(id);
         assert_eq!(status["state"], "SUCCEEDED", "{status}");
@@ -80,6 +81,9 @@ fn a_soc_asks_and_hears_what_came_of_it() {
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(shown["verdict"]["verdict"], "false_alarm", "{shown}");
     assert_eq!(shown["verdict"]["words"], "a drill");
+    let counted = site.agent.command(&["incidents", "verdicts"]);
+    assert!(stdout(&counted).contains("no operator has said anything"), "it was a test: {}", stdout(&counted));
+    assert!(stderr(&counted).contains("test incidents are not counted"), "{}", stderr(&counted));
     site.ask("verdict-2", verdict("00000000-0000-0000-0000-000000000000"));
     assert_eq!(site.outcome("verdict-2")["state"], "REJECTED");
 
