@@ -14,7 +14,7 @@ help: ## this list
 setup: ## install what building, testing and the demo need (apt, pip); idempotent
 	@deploy/dev/setup.sh
 
-demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4, RTSP=rtsp://... or CAMERA=/dev/video0)
+demo: setup ## watch real CCTV being analysed live: RTSP camera, broker, incident, clip, alert (VIDEO=my.mp4, RTSP=rtsp://... or CAMERA=/dev/video0; SECONDS_MAX=60 ends it)
 	@cargo build --bin vedette
 	@VIDEO="$(VIDEO)" RTSP="$(RTSP)" CAMERA="$(CAMERA)" SECONDS_MAX="$(SECONDS_MAX)" deploy/demo/demo.sh
 

@@ -7,6 +7,7 @@ mod adapters;
 mod bystanders;
 mod capture;
 mod capture_cameras;
+mod certificates;
 mod changes;
 mod commands;
 mod common;

@@ -19,6 +19,7 @@ use crate::common::wait_for;
 #[allow(dead_code, reason = "the program has more use for it than its contract")]
 #[path = "../deploy/consumers/rust/ledger.rs"]
 mod ledger;
+mod refusals;
 
 const SOURCE: &str = "/vedette/depot/gate-1";
 const DEVICE: &str = "vedette/v1/depot/gate-1";

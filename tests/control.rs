@@ -1,10 +1,12 @@
 //! Commands over a real broker, as a SOC's own client sends them.
 
 use serde_json::{Value, json};
+use vedette::contract::schema;
 
-use crate::common::agent::Agent;
+use crate::common::agent::{Agent, stderr, stdout};
 use crate::common::broker::{Broker, Message, Subscriber};
 use crate::common::wait_for;
+use crate::links::{free_port, get};
 
 const CAMERA: &str = "[[camera]]\nid = \"pattern\"\nkind = \"test\"\nwidth = 160\nheight = 120\nfps = 10\n";
 const PREFIX: &str = "vedette/v1/test/unit";
@@ -21,8 +23,12 @@ impl Site {
         let broker = Broker::plaintext().start();
         let statuses = broker.subscribe(&format!("{PREFIX}/cmd/+/status"));
         let alerts = broker.subscribe(&format!("{PREFIX}/alerts/+"));
-        let mqtt =
-            format!("[clip]\npre_roll_s = 1\npost_roll_s = 0\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", broker.port);
+        let mqtt = format!(
+            "[clip]\npre_roll_s = 1\npost_roll_s = 0\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\
+             [http]\nlisten = \"127.0.0.1:{}\"\n",
+            broker.port,
+            free_port()
+        );
         let agent = Agent::new(CAMERA, &mqtt).start();
         wait_for("the camera", || (agent.status()["cameras"][0]["status"] == "live").then_some(()));
         Site { broker, agent, statuses, alerts }
@@ -39,10 +45,23 @@ impl Site {
     }
 
     fn done(&mut self, id: &str, request: Value) -> Value {
+        let command = request["command"].as_str().expect("a command").to_owned();
         self.ask(id, request);
         let status = self.outcome(id);
         assert_eq!(status["state"], "SUCCEEDED", "{status}");
+        keeps_to_its_schema(&command, &status["result"]);
         status["result"].clone()
+    }
+}
+
+fn keeps_to_its_schema(command: &str, result: &Value) {
+    let (_, schema) =
+        schema::all().into_iter().find(|(name, _)| *name == "command_results.schema.json").expect("there");
+    let mut schema = schema.as_value().clone();
+    assert!(schema["properties"][command].is_object(), "{command} has no schema of its result");
+    schema["required"] = json!([command]);
+    if let Err(e) = jsonschema::validate(&schema, &json!({command: result})) {
+        panic!("{command}: {e}: {result}");
     }
 }
 
@@ -62,6 +81,9 @@ fn a_soc_asks_and_hears_what_came_of_it() {
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(shown["verdict"]["verdict"], "false_alarm", "{shown}");
     assert_eq!(shown["verdict"]["words"], "a drill");
+    let counted = site.agent.command(&["incidents", "verdicts"]);
+    assert!(stdout(&counted).contains("no operator has said anything"), "it was a test: {}", stdout(&counted));
+    assert!(stderr(&counted).contains("test incidents are not counted"), "{}", stderr(&counted));
     site.ask("verdict-2", verdict("00000000-0000-0000-0000-000000000000"));
     assert_eq!(site.outcome("verdict-2")["state"], "REJECTED");
 
@@ -75,6 +97,14 @@ fn a_soc_asks_and_hears_what_came_of_it() {
     });
     assert_eq!(ready.payload["data"]["incident"]["class"], "Requested");
     assert!(ready.payload["data"]["clip"]["duration_ms"].as_u64() >= Some(1_500), "{}", ready.payload);
+    assert_eq!(ready.payload["data"]["incident"]["close_reason"], "requested");
+    let to_route_by = ["class", "test", "severity"].map(|key| ready.user_properties[key].as_str());
+    assert_eq!(to_route_by, ["Requested", "false", "unknown"]);
+    // A link that has expired is had anew with the same command as a clip that is to be uploaded.
+    let clip = site.done("clip-3", json!({"command": "clip", "incident": asked["incident"]}));
+    assert_eq!(clip.get("upload"), None, "this device sends none");
+    let (code, video) = get(clip["links"]["clip"]["url"].as_str().expect("a link"), &[]);
+    assert_eq!((code, video.get(4..8)), (200, Some(&b"ftyp"[..])));
     site.ask("clip-2", json!({"command": "clip_range", "camera": "pattern", "from": from, "to": at(60)}));
     let refused = site.outcome("clip-2");
     assert!(refused["reason"].as_str().is_some_and(|r| r.contains("future")), "{refused}");
@@ -117,7 +147,7 @@ fn pictures_arming_thresholds_and_a_restart_by_command() {
     assert_eq!(arming(&site)["reason"], "a command said so");
 
     let thresholds =
-        |class: &str| json!({"command": "set_thresholds", "camera": "pattern", "thresholds": {class: 0.9}});
+        |class: &str| json!({"command": "set_thresholds", "camera": "pattern", "thresholds": {class: 0.95}});
     site.done("louder", thresholds("Fighting"));
     site.ask("nonsense", thresholds("Dancing"));
     let refused = site.outcome("nonsense");
@@ -131,8 +161,9 @@ fn pictures_arming_thresholds_and_a_restart_by_command() {
     assert_eq!(site.outcome("again")["state"], "SUCCEEDED");
     wait_for("the camera to be disarmed", || (arming(&site)["armed"] == false).then_some(()));
     let diagnosis = site.done("why", json!({"command": "diagnostics"}));
-    let threshold = diagnosis["overrides"]["thresholds"]["pattern"]["Fighting"].as_f64();
-    assert!(threshold.is_some_and(|t| (t - 0.9).abs() < 1e-6), "{diagnosis}");
+    assert_eq!(diagnosis["overrides"]["thresholds"]["pattern"]["Fighting"].to_string(), "0.95", "{diagnosis}");
+    let https = &diagnosis["status"]["https"];
+    assert!(https["self_signed"] == true && https["fingerprint_sha256"].is_string(), "{diagnosis}");
     site.done("on", json!({"command": "follow_schedule"}));
     wait_for("the camera to be armed", || (arming(&site)["armed"] != false).then_some(()));
     assert!(site.agent.terminate().success());
@@ -146,6 +177,12 @@ fn nonsense_and_retained_commands_do_nothing_and_say_so() {
     site.ask("late", json!({"command": "restart", "expires_at": "2001-01-01T00:00:00Z"}));
     assert_eq!(site.outcome("late")["state"], "REJECTED");
     site.broker.publish(&format!("{PREFIX}/cmd/bad id"), "{}");
+    wait_for("a word on the id", || site.agent.log().contains("its id \"bad id\" is not").then_some(()));
+    // An id stands for the command that it came with.
+    site.ask("torn", json!({"command": "follow_schedule"}));
+    let reused = site.outcome("torn");
+    assert_eq!(reused["state"], "REJECTED");
+    assert!(reused["reason"].as_str().is_some_and(|r| r.contains("used for another command")), "{reused}");
     // It comes once as news; what the broker keeps of it comes with every connection from then on.
     site.broker.publish_retained(&format!("{PREFIX}/cmd/kept"), r#"{"command": "follow_schedule"}"#);
     assert_eq!(site.outcome("kept")["state"], "SUCCEEDED");

@@ -15,7 +15,7 @@ use crate::common::broker::Broker;
 use crate::common::pki::Pki;
 use crate::common::wait_for;
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
@@ -28,7 +28,7 @@ fn curl(args: &[&str]) -> Output {
 }
 
 /// Status and body.
-fn get(url: &str, args: &[&str]) -> (u16, Vec<u8>) {
+pub fn get(url: &str, args: &[&str]) -> (u16, Vec<u8>) {
     let mut all = vec!["--insecure", "--path-as-is", "--write-out", "\n%{http_code}", url];
     all.extend(args);
     let output = curl(&all);
@@ -161,6 +161,10 @@ fn the_certificate_is_the_installer_s_or_one_whose_fingerprint_is_shown() {
     let shown = device.agent.status()["https"]["fingerprint_sha256"].as_str().expect("shown").to_owned();
     assert!(stdout(&device.agent.command(&["status"])).contains(&shown));
     assert!(!curl(&[&device.clip]).status.success(), "nobody has vouched for it");
+    // As the README has it: what the device shows over the network, compared by its fingerprint.
+    let recipe = format!("openssl s_client -connect 127.0.0.1:{} </dev/null 2>/dev/null | openssl x509", device.port);
+    let print = Command::new("sh").arg("-c").arg(format!("{recipe} -noout -fingerprint -sha256")).output().expect("sh");
+    assert!(stdout(&print).contains(&shown), "{} {}", stdout(&print), stderr(&print));
     let certificate = device.agent.state().join("https.pem");
     let pinned = curl(&["--cacert", certificate.to_str().expect("UTF-8"), "--output", "/dev/null", &device.clip]);
     assert!(pinned.status.success(), "{}", stderr(&pinned));

@@ -29,6 +29,30 @@ pub enum AlertKind {
     ClipUploaded,
 }
 
+impl AlertKind {
+    /// All of them.
+    pub const ALL: [AlertKind; 6] = [
+        AlertKind::Opened,
+        AlertKind::Updated,
+        AlertKind::Closed,
+        AlertKind::ClipReady,
+        AlertKind::ClipLost,
+        AlertKind::ClipUploaded,
+    ];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlertKind::Opened => "opened",
+            AlertKind::Updated => "updated",
+            AlertKind::Closed => "closed",
+            AlertKind::ClipReady => "clip_ready",
+            AlertKind::ClipLost => "clip_lost",
+            AlertKind::ClipUploaded => "clip_uploaded",
+        }
+    }
+}
+
 /// An alert as it is stored: everything but the sequence number and what is only known when it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {
@@ -58,7 +82,7 @@ pub struct Alert {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Not known: a test, or a class that nobody has judged.
+    /// Not known: a test, footage that a command asked for, or a class that nobody has judged.
     #[default]
     Unknown,
     /// Minimal to no known threat.
@@ -131,26 +155,28 @@ pub struct IncidentReport {
     pub camera: String,
     /// A person raised it to test the way; nothing was seen.
     pub test: bool,
-    /// Class of the highest score so far; `Test` for a test.
+    /// Class of the highest score so far. Nothing was seen where it is `Test`, a test, or `Requested`, footage that a
+    /// `clip_range` command asked for: then there are no scores and no model, and severity is `unknown`.
     pub class: String,
     /// RFC 3339, UTC: start of the first supporting window.
     pub start_time: String,
     /// RFC 3339, UTC: end of the last supporting window; absent until it closed.
     pub end_time: Option<String>,
-    /// Highest smoothed score of `class`, 0 to 1.
+    /// Highest smoothed score of `class`, 0 to 1; nothing was seen: 1 of a test, 0 of footage.
     pub peak_score: f32,
     /// RFC 3339, UTC: end of the window that gave it.
     pub peak_time: String,
-    /// Frames a second that that window was made at: below the model's while the machine can't keep up. Absent for a
-    /// test.
+    /// Frames a second that that window was made at: below the model's while the machine can't keep up. Absent where
+    /// nothing was seen.
     pub peak_fps: Option<f32>,
-    /// Unsmoothed scores of that window by class; they sum to 1. Empty for a test.
+    /// Unsmoothed scores of that window by class; they sum to 1. Empty where nothing was seen.
     pub scores: BTreeMap<String, f32>,
     /// The threshold that `class` had to pass.
     pub threshold: f32,
-    /// Why it closed: `quiet`, `max_length`, `camera_lost`, `stopped`, `interrupted` (the daemon was killed).
+    /// Why it closed: `quiet`, `max_length`, `camera_lost`, `stopped`, `interrupted` (the daemon was killed), `requested`
+    /// (footage that a command asked for: it was over before it began).
     pub close_reason: Option<String>,
-    /// The model that saw it; absent for a test.
+    /// The model that saw it; absent where nothing was seen.
     pub model: Option<ModelRef>,
 }
 

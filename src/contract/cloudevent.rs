@@ -278,30 +278,19 @@ pub fn render(topics: &DeviceTopics, dispatch: &Dispatch, sending: Sending) -> V
 pub fn user_properties(dispatch: &Dispatch, seq: Option<u64>) -> Vec<(String, String)> {
     let mut properties = match dispatch {
         Dispatch::Alert(alert) => {
-            let kind = match alert.kind {
-                AlertKind::Opened => "opened",
-                AlertKind::Updated => "updated",
-                AlertKind::Closed => "closed",
-                AlertKind::ClipReady => "clip_ready",
-                AlertKind::ClipLost => "clip_lost",
-                AlertKind::ClipUploaded => "clip_uploaded",
-            };
             let mut class = alert.incident.class.clone();
             shorten_text(&mut class);
             vec![
                 ("class", class),
-                ("kind", kind.into()),
+                ("kind", alert.kind.as_str().into()),
                 ("camera", alert.incident.camera.clone()),
                 ("test", alert.incident.test.to_string()),
                 ("severity", alert.severity.as_str().into()),
             ]
         }
         Dispatch::Notice(notice) => {
-            let kind = match notice.kind {
-                NoticeKind::Raised => "raised",
-                NoticeKind::Cleared => "cleared",
-            };
-            let mut properties = vec![("trouble", notice.notice.trouble.as_str().to_owned()), ("kind", kind.into())];
+            let mut properties =
+                vec![("trouble", notice.notice.trouble.as_str().to_owned()), ("kind", notice.kind.as_str().into())];
             properties.extend(notice.notice.camera.clone().map(|camera| ("camera", camera)));
             properties.push(("severity", notice.severity.as_str().into()));
             properties

@@ -2,7 +2,8 @@
 //!
 //! Over MQTT a request is published to `.../cmd/{id}`, QoS 1, not retained; its status is said on `.../cmd/{id}/status`,
 //! retained for a day. The id is the sender's and makes a request idempotent: the same id again is not carried out again,
-//! its status is said again. States are those of AWS IoT Jobs:
+//! its status is said again; with another command it is rejected, and the status of the first stays. States are those of
+//! AWS IoT Jobs:
 //!
 //! ```text
 //!     QUEUED ──► IN_PROGRESS ──► SUCCEEDED | FAILED | TIMED_OUT
@@ -41,8 +42,9 @@ pub enum Command {
         #[serde(default)]
         to: Option<u64>,
     },
-    /// Send an incident's clip to where `[upload]` says. Result: `upload`, how that stands; a `clip_uploaded` alert says when
-    /// it is there. One that is still being made waits.
+    /// Send an incident's clip to where `[upload]` says; a `clip_uploaded` alert says when it is there, and one that is still
+    /// being made waits. And make new links to the device's own HTTPS (`[http]`), whose links expire. Result: `upload`, how
+    /// that stands, and `links`, as far as the device has each.
     Clip {
         /// The incident.
         incident: Uuid,
@@ -57,7 +59,7 @@ pub enum Command {
         /// RFC 3339, after `from` and not in the future.
         to: String,
     },
-    /// A picture of now. Result: `jpeg_base64`, `width`, `height`, `time`.
+    /// A picture of now. Result: `camera`, `jpeg_base64`, `width`, `height`, `time`.
     Snapshot {
         /// Camera; absent: the first one.
         #[serde(default)]
@@ -188,9 +190,12 @@ pub enum CommandState {
     Succeeded,
     /// Something went wrong.
     Failed,
-    /// It is not carried out.
+    /// It was not carried out: malformed, with an unknown command or field, impossible, one too many, under an id that was
+    /// used for another; past `expires_at` when the device received it; or with `expires_at` while the device does not know
+    /// the time.
     Rejected,
-    /// The device came to it too late.
+    /// The device had accepted it in time and was restarted or lost power before it was done, and `expires_at` was past
+    /// when it was to be done again. It may have been done in part. One that had not expired is done again.
     TimedOut,
 }
 
@@ -246,13 +251,16 @@ pub struct CommandStatus {
     pub report: CommandReport,
 }
 
-/// `.../cmd/{id}`: a [`Command`]'s fields and these.
+/// `.../cmd/{id}`: a [`Command`]'s fields and these. A field that is not listed here is rejected, on purpose: a device of an
+/// older version must not do half of what was meant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("unevaluatedProperties" = false))]
 pub struct Request {
     /// What is asked.
     #[serde(flatten)]
     pub command: Command,
-    /// RFC 3339: it is refused after this time, and while the device does not know the time. Absent: never.
+    /// RFC 3339: received after this time, or while the device does not know the time, it is REJECTED; cut off by a restart
+    /// and taken up again after this time, it is TIMED_OUT. Absent: it never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     /// Who asks, for the audit trail.
@@ -280,21 +288,47 @@ impl Order {
     /// Reads a payload.
     pub fn parse(payload: &[u8]) -> Result<Order, NoRequest> {
         let no = |why: String| NoRequest(why);
-        let mut fields: serde_json::Map<String, Value> =
+        let mut fields: Fields =
             serde_json::from_slice(payload).map_err(|e| no(format!("the payload is no JSON object: {e}")))?;
         let mut text = |key: &str| match fields.remove(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(no(format!("{key} is not a text"))),
+            Some(_) => Err(no(format!("`{key}`: is not a text"))),
         };
         let (expires_at, requested_by) = (text("expires_at")?, text("requested_by")?);
         let expires = expires_at.map(|t| time("expires_at", &t)).transpose()?;
         if requested_by.as_ref().is_some_and(|by| by.chars().count() > NAME_CHARS) {
             return Err(no(format!("requested_by is longer than {NAME_CHARS} characters")));
         }
-        let command = serde_json::from_value(Value::Object(fields)).map_err(|e| no(e.to_string()))?;
+        let command = read(&fields).map_err(|e| no(with_field(&fields, e)))?;
         Ok(Order { command, expires, requested_by })
     }
+}
+
+type Fields = serde_json::Map<String, Value>;
+
+fn read(fields: &Fields) -> Result<Command, String> {
+    serde_json::from_value(Value::Object(fields.clone())).map_err(|e| e.to_string())
+}
+
+/// What is wrong, with the name of the field. The parser itself does not know it: which of the commands it is decides how
+/// the rest is read, and for that it reads all fields beforehand. It stops at the first that it cannot take, so that is the
+/// one that the fields up to it fail by as all of them do.
+fn with_field(fields: &Fields, why: String) -> String {
+    if why.starts_with("missing field") || why.starts_with("unknown field") {
+        return why;
+    }
+    let mut so_far: Fields = fields.get("command").map(|tag| ("command".to_owned(), tag.clone())).into_iter().collect();
+    if read(&so_far).is_err_and(|e| e == why) {
+        return format!("`command`: {why}");
+    }
+    for (name, value) in fields {
+        so_far.insert(name.clone(), value.clone());
+        if read(&so_far).is_err_and(|e| e == why) {
+            return format!("`{name}`: {why}");
+        }
+    }
+    why
 }
 
 /// Reads a time of a request.
@@ -354,6 +388,20 @@ mod tests {
             (br#"{"command": "restart", "expires_at": "soon"}"#, "soon"),
             (br#"{"command": "restart", "requested_by": 7}"#, "requested_by"),
             (b"\xff", "no JSON object"),
+            (br#"{"command": "dance"}"#, "`command`: unknown variant `dance`"),
+            (br#"{"command": 7}"#, "`command`: "),
+            (br#"{"command": "test_alert", "camera": 5}"#, "`camera`: invalid type: integer `5`, expected a string"),
+            (br#"{"command": "clip_range", "camera": 5, "from": 5, "to": "x"}"#, "`camera`: invalid type"),
+            (br#"{"command": "clip_range", "camera": "c", "from": 5, "to": 5}"#, "`from`: invalid type"),
+            (br#"{"command": "clip", "incident": "no-uuid"}"#, "`incident`: "),
+            (
+                br#"{"command": "set_thresholds", "camera": "c", "thresholds": {"Fighting": "x"}}"#,
+                "`thresholds`: invalid",
+            ),
+            (
+                br#"{"command": "verdict", "incident": "00000000-0000-0000-0000-000000000001", "verdict": "maybe"}"#,
+                "`verdict`: unknown variant `maybe`",
+            ),
         ] {
             let e = Order::parse(bad).expect_err("no request");
             assert!(e.0.contains(why), "{e} of {}", String::from_utf8_lossy(bad));

@@ -11,6 +11,7 @@ pub mod command;
 pub mod heartbeat;
 pub mod notice;
 pub mod outbox;
+pub mod result;
 pub mod schema;
 pub mod state;
 pub mod status;

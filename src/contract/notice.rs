@@ -81,6 +81,19 @@ pub enum NoticeKind {
     Cleared,
 }
 
+impl NoticeKind {
+    /// All of them.
+    pub const ALL: [NoticeKind; 2] = [NoticeKind::Raised, NoticeKind::Cleared];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoticeKind::Raised => "raised",
+            NoticeKind::Cleared => "cleared",
+        }
+    }
+}
+
 /// A notice as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Notice {

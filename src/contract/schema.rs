@@ -7,6 +7,7 @@ use super::ack::Ack;
 use super::cloudevent::{AlertEvent, NoticeEvent};
 use super::command::{CommandStatus, Request};
 use super::heartbeat::{Heartbeat, OutboxState};
+use super::result::Results;
 use super::state::{CameraState, DeviceState};
 
 /// File name and schema of each message.
@@ -21,18 +22,19 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("ack.schema.json", schema_for!(Ack)),
         ("command.schema.json", schema_for!(Request)),
         ("command_status.schema.json", schema_for!(CommandStatus)),
+        ("command_results.schema.json", schema_for!(Results)),
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
 
     use serde::Serialize;
     use uuid::Uuid;
 
-    use super::super::alert::{AlertKind, ClockState};
+    use super::super::alert::{AlertKind, ClockState, Severity};
     use super::super::cloudevent::{self, Number, Sending};
     use super::super::heartbeat::{
         CameraHealth, CoolingLevel, HealthReport, InferenceHealth, MemoryHealth, Reserve, SamplingHealth, SlowedBy,
@@ -40,7 +42,9 @@ mod tests {
     };
     use super::super::notice::{NoticeKind, Trouble};
     use super::super::outbox::OutboxStatus;
-    use super::super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason};
+    use super::super::state::{
+        ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin, StateReason, WILL_DELAY_S,
+    };
     use super::super::topics::DeviceTopics;
     use super::*;
     use crate::base::clock::Wall;
@@ -58,6 +62,33 @@ mod tests {
             let published = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(published == generated, "{name} is out of date: run this test once with VEDETTE_REGENERATE=1");
         }
+    }
+
+    /// The words that a document gives a key, in flow style, each time that it does.
+    fn enums_in<'a>(document: &'a str, key: &str) -> Vec<BTreeSet<&'a str>> {
+        let start = format!("{key}: {{type: string, enum: [");
+        let lists = document.lines().filter_map(|line| line.trim().strip_prefix(&start)?.split(']').next());
+        lists.map(|list| list.split(',').map(|word| word.trim().trim_matches('\'')).collect()).collect()
+    }
+
+    /// The user properties have no schema of their own: the AsyncAPI document is written by hand.
+    #[test]
+    fn the_asyncapi_document_knows_every_word_to_route_by() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/contract/asyncapi.yaml");
+        let document = std::fs::read_to_string(path).unwrap();
+        let alerts = AlertKind::ALL.map(AlertKind::as_str).into();
+        assert_eq!(enums_in(&document, "kind"), [alerts, NoticeKind::ALL.map(NoticeKind::as_str).into()]);
+        let severities = BTreeSet::from(Severity::ALL.map(|(word, _)| word));
+        assert_eq!(enums_in(&document, "severity"), [severities.clone(), severities]);
+        // Nor do the lists lack a word that the schemas have.
+        let types = |schema: &str| {
+            let (_, schema) = all().into_iter().find(|(name, _)| *name == schema).unwrap();
+            schema.as_value().to_string().matches("\"org.vedette.").count()
+        };
+        assert_eq!(types("alert.schema.json"), AlertKind::ALL.len());
+        assert_eq!(types("notice.schema.json"), NoticeKind::ALL.len());
+        let delay = format!("{WILL_DELAY_S} s after");
+        assert!(document.contains(&delay), "asyncapi.yaml does not say that the will comes {delay} the loss");
     }
 
     fn validate(name: &str, message: &impl Serialize) {
@@ -84,18 +115,28 @@ mod tests {
     }
 
     #[test]
+    fn a_command_has_no_field_that_a_device_would_reject() {
+        let (_, schema) = all().into_iter().find(|(name, _)| *name == "command.schema.json").unwrap();
+        for (fields, fits) in [
+            (
+                r#"{"command": "disarm", "camera": "gate", "requested_by": "soc", "expires_at": "2026-03-01T12:00:00Z"}"#,
+                true,
+            ),
+            (r#"{"command": "replay", "from": 1}"#, true),
+            (r#"{"command": "replay", "from": 1, "camera": "gate"}"#, false),
+            (r#"{"command": "restart", "when": "now"}"#, false),
+        ] {
+            let command: serde_json::Value = serde_json::from_str(fields).unwrap();
+            assert_eq!(jsonschema::is_valid(schema.as_value(), &command), fits, "{fields}");
+            assert_eq!(super::super::command::Order::parse(fields.as_bytes()).is_ok(), fits, "{fields}");
+        }
+    }
+
+    #[test]
     fn alerts_keep_to_their_schema() {
         let topics = DeviceTopics::new("depot", "gate-1").unwrap();
-        let kinds = [
-            AlertKind::Opened,
-            AlertKind::Updated,
-            AlertKind::Closed,
-            AlertKind::ClipReady,
-            AlertKind::ClipLost,
-            AlertKind::ClipUploaded,
-        ];
         let number = Number { epoch: Uuid::from_u128(9), seq: 1 };
-        for (kind, replayed) in kinds.into_iter().zip([true, false].into_iter().cycle()) {
+        for (kind, replayed) in AlertKind::ALL.into_iter().zip([true, false].into_iter().cycle()) {
             let alert = cloudevent::tests::alert("north", kind);
             let sending =
                 Sending { number: (!replayed).then_some(number), publish_time: Wall::from_unix_ms(5), replayed };

@@ -17,6 +17,9 @@ use super::alert::{ClockState, ModelRef};
 /// MQTT content type of everything that is not a CloudEvent.
 pub const CONTENT_TYPE: &str = "application/json; charset=utf-8";
 
+/// The broker waits so long before it calls the device offline: a connection that is made anew at once is no news.
+pub const WILL_DELAY_S: u32 = 5;
+
 /// Who says it, in which session, and when: the head of every state message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {

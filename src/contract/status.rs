@@ -1,6 +1,7 @@
 //! What `vedette status` shows: everything the device knows of itself, at one moment. The daemon answers it on its
-//! socket; it is not published.
+//! socket, and the command `diagnostics` with it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
@@ -9,7 +10,7 @@ use super::outbox::OutboxStatus;
 use super::state::{CameraCondition, DeviceFacts};
 
 /// The answer of `/v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceStatus {
     /// One line for a person.
     pub summary: String,
@@ -29,7 +30,7 @@ pub struct DeviceStatus {
 }
 
 /// The device's own HTTPS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpsStatus {
     /// Address and port.
     pub listen: String,

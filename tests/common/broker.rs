@@ -56,17 +56,23 @@ impl Broker {
 
     /// `mosquitto.conf` and `acl` as they are shipped, but for paths, port and log.
     pub fn production(pki: &Pki) -> Broker {
+        Broker::with_certificates(pki.dir())
+    }
+
+    /// As [`Broker::production`], with the certificates of this directory: those of the authority, of the broker, of `soc` and
+    /// of `monitor`.
+    pub fn with_certificates(certs: &Path) -> Broker {
         let edit = |config: &mut String, dir: &Path| {
             *config = shipped("mosquitto.conf");
             replace(config, "listener 8883", "listener @PORT@ 127.0.0.1");
             replace(config, "/var/lib/mosquitto/", "@STATE_DIR@/");
-            replace(config, "/etc/mosquitto/certs/ca.crt", path(&pki.file("ca.crt")));
-            replace(config, "/etc/mosquitto/certs/server", path(&pki.file("server")));
+            replace(config, "/etc/mosquitto/certs/ca.crt", path(&certs.join("ca.crt")));
+            replace(config, "/etc/mosquitto/certs/server", path(&certs.join("server")));
             replace(config, "/etc/mosquitto/", &format!("{}/", path(dir)));
             replace(config, "log_dest syslog", "log_dest stderr\nuser @USER@");
             std::fs::write(dir.join("acl"), shipped("acl")).expect("a writable directory");
         };
-        Broker::configured(edit, client_args(pki, "monitor"), client_args(pki, "soc"))
+        Broker::configured(edit, client_args(certs, "monitor"), client_args(certs, "soc"))
     }
 
     fn configured(
@@ -326,8 +332,8 @@ impl Message {
 }
 
 /// What a client of Mosquitto's needs to be let in as `name`.
-fn client_args(pki: &Pki, name: &str) -> Vec<String> {
-    let file = |name: String| path(&pki.file(&name)).to_owned();
+fn client_args(certs: &Path, name: &str) -> Vec<String> {
+    let file = |name: String| path(&certs.join(name)).to_owned();
     let (ca, crt, key) = (file("ca.crt".into()), file(format!("{name}.crt")), file(format!("{name}.key")));
     [("--cafile", ca), ("--cert", crt), ("--key", key)].map(|(o, f)| [o.to_owned(), f]).concat()
 }

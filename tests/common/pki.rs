@@ -86,6 +86,11 @@ impl Pki {
         path
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A file of it, such as `ca.crt`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

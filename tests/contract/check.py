@@ -62,6 +62,8 @@ def check_examples(document):
         Draft202012Validator.check_schema(schema)
         for example in message.get("examples", []):
             validate(schema, document.get(example["payload"]), f"{name}, example {example['name']}")
+    for schema in document.raw["components"].get("schemas", {}).values():
+        Draft202012Validator.check_schema(document.get(schema))
     used = {name.removeprefix("./") for name in document.files}
     there = {path.name for path in document.contract.glob("*.schema.json")}
     assert there <= used, f"asyncapi.yaml says nothing of {there - used}"

@@ -10,6 +10,7 @@
 )]
 
 mod ledger;
+mod refusals;
 mod session;
 
 use std::collections::HashMap;
@@ -19,13 +20,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use rumqttc::{
-    AckMode, Broker, Client, Connection, Event, MqttOptions, Packet, Publish, PublishOptions, QoS, RecvTimeoutError,
-    Transport,
+    AckMode, Broker, Client, Connection, Event, MqttOptions, Outgoing, Packet, PubAck, Publish, PublishOptions, QoS,
+    RecvTimeoutError, Transport,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use ledger::Ledger;
+use refusals::Refusals;
 use session::NothingInFlight;
 
 const BATCH: usize = 100;
@@ -68,6 +70,7 @@ fn main() -> Result<()> {
         ledger: Ledger::open(&args.database).context(args.database.clone())?,
         patience: Patience { first: Duration::from_secs_f64(args.replay_after), waits: HashMap::new() },
         said: HashMap::new(),
+        refusals: Refusals::default(),
         args,
     };
     loop {
@@ -85,6 +88,8 @@ struct Consumer {
     patience: Patience,
     /// What was confirmed over this connection, by source.
     said: HashMap<String, (String, i64)>,
+    /// What the broker does not take, over this connection.
+    refusals: Refusals,
 }
 
 impl Consumer {
@@ -93,10 +98,7 @@ impl Consumer {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
         let args = &self.args;
         let port = args.port.unwrap_or(if args.cafile.is_some() { 8883 } else { 1883 });
-        let mut options = MqttOptions::new(
-            args.client_id.as_ref().unwrap_or(&args.name).clone(),
-            Broker::tcp(args.host.clone(), port),
-        );
+        let mut options = MqttOptions::new(self.client_id(), Broker::tcp(args.host.clone(), port));
         if let Some(ca) = &args.cafile {
             let client = args.cert.as_ref().zip(args.key.as_ref());
             let client = client.map(|(cert, key)| anyhow::Ok((read(cert)?, read(key)?))).transpose()?;
@@ -117,9 +119,22 @@ impl Consumer {
         Ok(Client::builder(options).capacity(10 * BATCH).try_build()?)
     }
 
+    fn client_id(&self) -> String {
+        self.args.client_id.as_ref().unwrap_or(&self.args.name).clone()
+    }
+
+    /// The broker's word on what was published. A confirmation that it refuses is said again with the next; until then the
+    /// device keeps, and sends again, what is stored here.
+    fn judge(&mut self, ack: &PubAck) {
+        if let Some(topic) = self.refusals.answered(ack, &self.args.name) {
+            self.said.retain(|source, _| !topic.starts_with(&topic_of(source, "ack/")));
+        }
+    }
+
     /// Why the connection ended. An error is of the database, and final.
     fn consume(&mut self, client: &Client, connection: &mut Connection) -> Result<String> {
         self.said.clear();
+        self.refusals = Refusals::default();
         let mut asked = Instant::now();
         loop {
             let (mut batch, mut wait) = (Vec::new(), Duration::from_millis(200));
@@ -128,8 +143,16 @@ impl Consumer {
                 match connection.recv_timeout(wait) {
                     Ok(Ok(Event::Incoming(Packet::ConnAck(_)))) => self.subscribe(client)?,
                     Ok(Ok(Event::Incoming(Packet::Publish(message)))) => batch.push(message),
+                    Ok(Ok(Event::Incoming(Packet::SubAck(ack)))) => {
+                        // Without it nothing would ever come. The next connection finds out whether it is granted by then.
+                        if let Some(why) = refusals::of_subscription(&ack) {
+                            break Some(why);
+                        }
+                    }
+                    Ok(Ok(Event::Outgoing(Outgoing::Publish(packet_id)))) => self.refusals.sent(packet_id),
+                    Ok(Ok(Event::Incoming(Packet::PubAck(ack)))) => self.judge(&ack),
                     Ok(Ok(_)) => {}
-                    Ok(Err(e)) => break Some(e.to_string()),
+                    Ok(Err(e)) => break Some(refusals::of_connection(&e, &self.client_id())),
                     Err(RecvTimeoutError::Disconnected) => break Some("the client has ended".to_owned()),
                     Err(RecvTimeoutError::Timeout { .. }) => break None,
                 }
@@ -193,7 +216,7 @@ impl Consumer {
                 let (epoch, name) = (&word.0, &self.args.name);
                 let confirmation =
                     if epoch.is_empty() { json!({"seq": upto}) } else { json!({"seq": upto, "epoch": epoch}) };
-                publish(client, &source, &format!("ack/{name}"), &confirmation)?;
+                publish(client, &mut self.refusals, topic_of(&source, &format!("ack/{name}")), &confirmation)?;
                 self.said.insert(source, word);
             }
         }
@@ -221,17 +244,22 @@ impl Consumer {
                 eprintln!("{source}: asking for {from} to {to}");
                 let name = &self.args.name;
                 let wanted = json!({"command": "replay", "from": from, "to": to, "requested_by": name});
-                publish(client, &source, &format!("cmd/{name}-{}", Uuid::now_v7()), &wanted)?;
+                let topic = topic_of(&source, &format!("cmd/{name}-{}", Uuid::now_v7()));
+                publish(client, &mut self.refusals, topic, &wanted)?;
             }
         }
         Ok(())
     }
 }
 
-fn publish(client: &Client, source: &str, channel: &str, content: &Value) -> Result<()> {
-    let device = source.trim_start_matches("/vedette/");
-    let topic = format!("vedette/v1/{device}/{channel}");
-    Ok(client.try_publish(topic, content.to_string(), PublishOptions::at_least_once())?)
+fn topic_of(source: &str, channel: &str) -> String {
+    format!("vedette/v1/{}/{channel}", source.trim_start_matches("/vedette/"))
+}
+
+fn publish(client: &Client, refusals: &mut Refusals, topic: String, content: &Value) -> Result<()> {
+    client.try_publish(topic.clone(), content.to_string(), PublishOptions::at_least_once())?;
+    refusals.published(topic);
+    Ok(())
 }
 
 /// When to ask for what is missing: nothing has moved for a while, and then more and more seldom.

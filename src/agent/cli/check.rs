@@ -1,5 +1,7 @@
 //! `vedette check`: is this a config that the daemon can start with?
 
+mod certificates;
+
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -20,7 +22,8 @@ const MEASURED: &str = "In software that took 15 ms of processor time a picture 
 /// Validate a configuration: every problem at once, with its key, what is allowed, and the nearest right spelling
 ///
 /// A configuration that is valid in itself is then held against the model directory that it names: every file's digest,
-/// and the thresholds against the model's classes. Exit code 0: valid. 1: not. It does not look at cameras or the
+/// and the thresholds against the model's classes; and certificates and keys are loaded as the daemon loads them, and
+/// held against the clock. Exit code 0: valid. 1: not. It does not look at cameras or the
 /// network, and does not load the networks: `vedette run` does, and proves them, before it starts. It also says who decodes and
 /// encodes on this machine (a Jetson's hardware, or software), and what masks cost.
 #[derive(Debug, Args)]
@@ -99,9 +102,13 @@ pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
     let (problems, said) = match config::load(path) {
         Ok(config) => match Model::open(&config.model.dir) {
             Ok(model) => {
-                let problems = config.check_classes(&model.manifest().classes);
+                let mut problems = config.check_classes(&model.manifest().classes);
+                let (wrong, doubtful) = certificates::judge(&config);
+                problems.extend(wrong);
+                config::locate(&std::fs::read_to_string(path).unwrap_or_default(), &mut problems);
                 notes = config.cameras.iter().filter_map(cost_of_masks).collect();
                 notes.extend(network(&config));
+                notes.extend(doubtful);
                 let said = problems.iter().map(|p| format!("{}: {p}", path.display())).collect();
                 (problems, said)
             }

@@ -43,7 +43,8 @@ enum What {
         /// The incident's id
         id: Uuid,
     },
-    /// How many incidents of each camera and class operators confirmed, and how many were false alarms
+    /// How many incidents of each camera and class operators confirmed, and how many were false alarms. Verdicts on test
+    /// incidents are kept, and not counted
     Verdicts {
         #[command(flatten)]
         config: ConfigArgs,
@@ -192,6 +193,9 @@ fn verdicts(config: &ConfigArgs, since: Option<Wall>, until: Option<Wall>, json:
     let by_camera = reader.verdicts(since, until)?;
     if by_camera.is_empty() && !json {
         out.line("no operator has said anything about an incident of this time")?;
+    }
+    if !json {
+        eprintln!("verdicts on test incidents are not counted");
     }
     for (camera, by_class) in by_camera {
         for (class, counts) in by_class {

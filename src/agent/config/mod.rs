@@ -29,6 +29,7 @@ mod files;
 mod http;
 mod kind;
 mod local;
+mod locate;
 mod mqtt;
 mod parse;
 mod place;
@@ -42,10 +43,12 @@ mod tensorrt;
 mod units;
 mod upload;
 mod url;
+pub mod x509;
 #[cfg(test)]
 mod tests;
 
 pub use diff::{Applies, Change};
+pub use locate::locate;
 pub use parse::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use schedule::{Schedule, Span};

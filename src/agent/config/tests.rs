@@ -152,7 +152,7 @@ fn what_the_example_calls_a_default_is_the_default() {
     // And what it gives as an example is read as it says.
     let [gate, door, yard, recorded, pattern] = in_force.cameras.as_slice() else { panic!("{:?}", in_force.cameras) };
     assert_eq!(gate.region, Some(Region { x: 0.0, y: 0.25, width: 1.0, height: 0.75 }));
-    assert_eq!(gate.thresholds, BTreeMap::from([("Fight".to_string(), 0.8)]));
+    assert_eq!(gate.thresholds, BTreeMap::from([("Fighting".to_string(), 0.8)]));
     let schedule = gate.schedule.as_ref().unwrap();
     assert_eq!((schedule.name.as_str(), schedule.zone.iana_name()), ("nights", Some("Europe/Berlin")));
     assert_eq!(
@@ -756,7 +756,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
     assert_eq!(old.diff(&old), []);
     let text = uncommented()
         .replace("site = \"harbour\"", "site = \"quay\"")
-        .replace("Fight = 0.8", "Fight = 0.7, Fall = 0.6")
+        .replace("Fighting = 0.8", "Fighting = 0.7, Fall = 0.6")
         .replace("smoothing = 0.5", "smoothing = 0.25")
         .replace("pre_roll_s = 10", "pre_roll_s = 20")
         .replace("latency_ms = 200", "latency_ms = 500")
@@ -778,7 +778,7 @@ fn a_reload_says_key_by_key_what_it_takes() {
             "camera[gate].latency_ms: needs a restart",
             "camera[gate].schedule: applied",
             "camera[gate].masks: needs a restart",
-            "camera[gate].thresholds.Fight: applied",
+            "camera[gate].thresholds.Fighting: applied",
             "camera[gate].thresholds.Fall: applied",
             "camera[pattern]: needs a restart",
             "camera[other]: needs a restart",

@@ -4,6 +4,11 @@
 //!
 //! Bounds: [`WAITING`] requests wait; the rate is [`BURST`] at once and one a second after that. What is beyond is
 //! rejected, and said so: that of up to [`HEARD`] that wait.
+//!
+//! An id stands for the command that it first came with: with the same command again it is answered again, with another
+//! it is rejected ([`reused`]).
+
+mod reused;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +25,7 @@ use crate::base::stop::StopToken;
 use crate::contract::command::{
     Command, CommandDesk, CommandOutcome, CommandReport, CommandSink, CommandState, NoRequest, Order, Receipt,
 };
+use crate::contract::result::{IncidentRaised, as_sent};
 
 /// Requests that may wait to be looked at.
 const WAITING: usize = 64;
@@ -32,6 +38,8 @@ const ONE_IN: Duration = Duration::from_secs(1);
 /// Largest result that is said, in bytes of JSON: with the rest below the contract's 64 KiB.
 const RESULT_BYTES: usize = 56 * 1024;
 const IDLE: Duration = Duration::from_millis(500);
+/// What was asked is kept of a request that is rejected, if it is no larger, to know it again.
+const KEPT_OF_REJECTED_BYTES: usize = 4 * 1024;
 /// A store that refuses is asked again after so long, and then after longer.
 const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(5);
@@ -42,6 +50,7 @@ pub struct Desk {
     store: Store,
     waiting: Queue<Incoming>,
     changed: watch::Sender<u64>,
+    reused: reused::Reused,
 }
 
 struct Incoming {
@@ -54,7 +63,8 @@ struct Incoming {
 impl Desk {
     /// Over this store.
     pub fn new(store: Store) -> Desk {
-        Desk { store, waiting: Queue::new(HEARD, Full::Refuse), changed: watch::Sender::new(0) }
+        let (waiting, changed) = (Queue::new(HEARD, Full::Refuse), watch::Sender::new(0));
+        Desk { store, waiting, changed, reused: reused::Reused::default() }
     }
 
     fn put(&self, report: CommandReport, asked: &[u8], at: Wall) -> Result<(), StoreError> {
@@ -62,6 +72,14 @@ impl Desk {
         self.store.put_command(CommandRow { asked, received: at, report })?;
         self.changed.send_modify(|v| *v += 1);
         Ok(())
+    }
+
+    fn reject_reused(&self, id: &str, now: Wall, receipt: Receipt) {
+        log::warn!("command {id} rejected: {}", reused::WHY);
+        let (state, reason) = (CommandState::Rejected, Some(reused::WHY.to_owned()));
+        self.reused
+            .add(CommandReport { id: id.to_owned(), state, reason, result: None, since: now.rfc3339() }, receipt);
+        self.changed.send_modify(|v| *v += 1);
     }
 }
 
@@ -76,14 +94,16 @@ impl CommandDesk for Desk {
     }
 
     fn unsaid(&self, limit: usize) -> Vec<CommandReport> {
-        self.store.reader().unsaid_commands(limit).unwrap_or_else(|e| {
-            log::debug!("no statuses of commands: {}", Chain(&e));
-            Vec::new()
-        })
+        let mut unsaid = self.reused.unsaid(limit);
+        match self.store.reader().unsaid_commands(limit - unsaid.len()) {
+            Ok(reports) => unsaid.extend(reports),
+            Err(e) => log::debug!("no statuses of commands: {}", Chain(&e)),
+        }
+        unsaid
     }
 
     fn said(&self, reports: &[CommandReport]) {
-        let said = reports.iter().map(|r| (r.id.clone(), r.state)).collect();
+        let said = reports.iter().filter(|r| !self.reused.said(r)).map(|r| (r.id.clone(), r.state)).collect();
         if let Err(e) = self.store.commands_said(said) {
             log::debug!("statuses of commands will be said again: {}", Chain(&e));
         }
@@ -135,11 +155,11 @@ impl Clerk {
                 let persist = Persist { stop, beat };
                 match persist.until_done(&id, || self.begin(&id, payload.as_deref())) {
                     None => continue,
-                    Some(begun) => {
+                    Some(Begun::Reused) => self.desk.reject_reused(&id, self.clock.wall(), receipt),
+                    Some(Begun::Answered) => receipt(),
+                    Some(Begun::ToDo(order, received)) => {
                         receipt();
-                        if let Some((order, received)) = begun {
-                            self.carry_out(&id, payload.as_deref().unwrap_or_default(), order, received, &persist);
-                        }
+                        self.carry_out(&id, payload.as_deref().unwrap_or_default(), order, received, &persist);
                     }
                 }
             }
@@ -147,12 +167,15 @@ impl Clerk {
         beat.end();
     }
 
-    /// Remembers a request; without what was asked: one too many. What is to be done, if anything.
-    fn begin(&self, id: &str, payload: Option<&[u8]>) -> Result<Option<(Order, Wall)>, StoreError> {
+    /// Remembers a request; without what was asked: one too many.
+    fn begin(&self, id: &str, payload: Option<&[u8]>) -> Result<Begun, StoreError> {
         if let Some(known) = self.desk.store.reader().command(id)? {
+            if payload.is_some_and(|payload| !reused::is_same(&known.asked, payload)) {
+                return Ok(Begun::Reused);
+            }
             // Said again, not done again.
             self.desk.put(known.report, known.asked.as_bytes(), known.received)?;
-            return Ok(None);
+            return Ok(Begun::Answered);
         }
         let now = self.clock.wall();
         let report = |state, reason: Option<String>| CommandReport {
@@ -165,12 +188,13 @@ impl Clerk {
         match self.acceptable(payload) {
             Err(NoRequest(why)) => {
                 log::warn!("command {id} rejected: {why}");
-                self.desk.put(report(CommandState::Rejected, Some(why)), &[], now)?;
-                Ok(None)
+                let kept = payload.filter(|p| p.len() <= KEPT_OF_REJECTED_BYTES).unwrap_or_default();
+                self.desk.put(report(CommandState::Rejected, Some(why)), kept, now)?;
+                Ok(Begun::Answered)
             }
             Ok(order) => {
                 self.desk.put(report(CommandState::InProgress, None), payload.unwrap_or_default(), now)?;
-                Ok(Some((order, now)))
+                Ok(Begun::ToDo(order, now))
             }
         }
     }
@@ -220,7 +244,7 @@ impl Clerk {
             // Done when the daemon is there again.
             CommandOutcome::Accepted { .. } if restarts => return,
             CommandOutcome::Accepted { incident, result } => {
-                let result = result.or_else(|| incident.map(|i| serde_json::json!({ "incident": i })));
+                let result = result.or_else(|| incident.map(|incident| as_sent(&IncidentRaised { incident })));
                 match result {
                     Some(r) if r.to_string().len() > RESULT_BYTES => {
                         (CommandState::Failed, Some("the answer is too large for a message".to_owned()), None)
@@ -248,6 +272,16 @@ impl Clerk {
         let report = CommandReport { id: id.to_owned(), state, reason, result, since };
         persist.until_done(id, || self.desk.put(report.clone(), asked, received));
     }
+}
+
+/// What is to be done about a request.
+enum Begun {
+    /// To carry it out; since when it is known.
+    ToDo(Order, Wall),
+    /// Nothing: its status is stored, to be said.
+    Answered,
+    /// Nothing but to say that its id stands for another.
+    Reused,
 }
 
 /// Asks a store that does not answer now again and again.

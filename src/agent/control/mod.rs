@@ -6,13 +6,14 @@ mod desk;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::agent::config::CameraId;
 use crate::agent::store::VerdictRow;
 use crate::base::clock::Wall;
 use crate::contract::command::{Command, CommandOutcome, CommandSink, NoRequest, time};
+use crate::contract::result::{Armed, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, as_sent};
 
 pub use desk::{Clerk, Desk};
 
@@ -51,15 +52,15 @@ pub struct ArmingWish {
 /// What else control can have the device do; `run` implements it.
 pub trait Device: Send + Sync {
     /// The newest picture of a camera.
-    fn snapshot(&self, camera: &CameraId) -> Result<Value, Refusal>;
+    fn snapshot(&self, camera: &CameraId) -> Result<Snapshot, Refusal>;
     /// Arms or disarms cameras; without a wish they follow their schedules again. Holds over restarts.
     fn arm(&self, cameras: &[CameraId], wish: Option<ArmingWish>) -> Result<(), Refusal>;
     /// Thresholds of a camera instead of the configured ones; empty: those again. Holds over restarts.
     fn set_thresholds(&self, camera: &CameraId, thresholds: BTreeMap<String, f32>) -> Result<(), Refusal>;
     /// Sends rows of the outbox again; how many there are.
     fn replay(&self, from: u64, to: u64) -> Result<u64, Refusal>;
-    /// Has an incident's clip sent, for somebody; how that stands.
-    fn upload(&self, incident: Uuid, who: &str) -> Result<Value, Refusal>;
+    /// Has an incident's clip sent, for somebody; how that stands, and where it can be had meanwhile.
+    fn clip(&self, incident: Uuid, who: &str) -> Result<ClipSent, Refusal>;
     /// Stores an operator's word.
     fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal>;
     /// Reads the configuration again; a line for each change.
@@ -67,7 +68,7 @@ pub trait Device: Send + Sync {
     /// Has the daemon end in good order; the service manager starts it again.
     fn restart(&self);
     /// How the device is, in full.
-    fn diagnostics(&self) -> Value;
+    fn diagnostics(&self) -> Diagnostics;
 }
 
 /// The device's [`CommandSink`].
@@ -122,7 +123,8 @@ impl Control {
         };
         let cameras = self.cameras(camera)?;
         self.device.arm(&cameras, wish)?;
-        Ok(CommandOutcome::done(json!({ "cameras": cameras })))
+        let cameras = cameras.iter().map(ToString::to_string).collect();
+        Ok(CommandOutcome::done(as_sent(&Armed { cameras })))
     }
 
     fn carry_out(&self, from: &str, command: Command) -> Result<CommandOutcome, Refusal> {
@@ -133,11 +135,9 @@ impl Control {
             }
             Command::Replay { from, to } => {
                 let rows = self.device.replay(from, to.unwrap_or(u64::MAX))?;
-                CommandOutcome::done(json!({ "rows": rows }))
+                CommandOutcome::done(as_sent(&Replayed { rows }))
             }
-            Command::Clip { incident } => {
-                CommandOutcome::done(json!({ "upload": self.device.upload(incident, from)? }))
-            }
+            Command::Clip { incident } => CommandOutcome::done(as_sent(&self.device.clip(incident, from)?)),
             Command::ClipRange { camera, from, to } => {
                 let read = |key, text: &str| time(key, text).map_err(|NoRequest(why)| Refusal::Impossible(why));
                 let (from, to) = (read("from", &from)?, read("to", &to)?);
@@ -145,7 +145,7 @@ impl Control {
                 CommandOutcome::Accepted { incident: Some(incident.map_err(Refusal::Impossible)?), result: None }
             }
             Command::Snapshot { camera } => {
-                CommandOutcome::done(self.device.snapshot(self.camera(camera.as_deref())?)?)
+                CommandOutcome::done(as_sent(&self.device.snapshot(self.camera(camera.as_deref())?)?))
             }
             Command::Arm { camera, until } => self.arm(camera.as_deref(), Some((true, until)))?,
             Command::Disarm { camera, until } => self.arm(camera.as_deref(), Some((false, until)))?,
@@ -158,12 +158,12 @@ impl Control {
                 self.device.verdict(VerdictRow { incident, verdict, words, who: from.to_owned() })?;
                 CommandOutcome::done(Value::Null)
             }
-            Command::Reload {} => CommandOutcome::done(json!({ "changes": self.device.reload()? })),
+            Command::Reload {} => CommandOutcome::done(as_sent(&Reloaded { changes: self.device.reload()? })),
             Command::Restart {} => {
                 self.device.restart();
                 CommandOutcome::done(Value::Null)
             }
-            Command::Diagnostics {} => CommandOutcome::done(self.device.diagnostics()),
+            Command::Diagnostics {} => CommandOutcome::done(as_sent(&self.device.diagnostics())),
         })
     }
 }
@@ -190,8 +190,11 @@ impl CommandSink for Control {
 mod tests {
     use std::sync::Mutex;
 
+    use serde_json::json;
+
     use super::*;
     use crate::contract::command::Verdict;
+    use crate::contract::result::{ClipLinks, SignedLink};
 
     #[derive(Default)]
     struct Fake {
@@ -212,7 +215,7 @@ mod tests {
     }
 
     impl Device for Fake {
-        fn snapshot(&self, _: &CameraId) -> Result<Value, Refusal> {
+        fn snapshot(&self, _: &CameraId) -> Result<Snapshot, Refusal> {
             Err(Refusal::Failed("no picture has come yet".into()))
         }
 
@@ -230,8 +233,9 @@ mod tests {
             Ok(to - from)
         }
 
-        fn upload(&self, _: Uuid, who: &str) -> Result<Value, Refusal> {
-            Ok(json!({ "requested_by": who }))
+        fn clip(&self, _: Uuid, who: &str) -> Result<ClipSent, Refusal> {
+            let link = |medium: &str| SignedLink { url: format!("{medium} for {who}"), expires: "soon".into() };
+            Ok(ClipSent { upload: None, links: Some(ClipLinks { clip: link("clip"), peak: None }) })
         }
 
         fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal> {
@@ -245,8 +249,8 @@ mod tests {
 
         fn restart(&self) {}
 
-        fn diagnostics(&self) -> Value {
-            json!({ "summary": "fine" })
+        fn diagnostics(&self) -> Diagnostics {
+            panic!("there is a daemon in tests/control.rs to ask for it")
         }
     }
 
@@ -288,7 +292,9 @@ mod tests {
             ),
             (
                 json!({"command": "clip", "incident": Uuid::nil()}),
-                json!({"status": "accepted", "result": {"upload": {"requested_by": "cli"}}}),
+                json!({"status": "accepted", "result": {"links": {
+                    "clip": {"url": "clip for cli", "expires": "soon"}, "peak": null
+                }}}),
             ),
             (json!({"command": "snapshot"}), json!({"status": "failed", "reason": "no picture has come yet"})),
             (
@@ -315,7 +321,6 @@ mod tests {
                 json!({"command": "reload"}),
                 json!({"status": "accepted", "result": {"changes": ["clip.pre_roll_s: applied"]}}),
             ),
-            (json!({"command": "diagnostics"}), json!({"status": "accepted", "result": {"summary": "fine"}})),
         ] {
             let command = serde_json::from_value(asked.clone()).expect("a command");
             let outcome = control.submit("cli", command);
@@ -331,6 +336,6 @@ mod tests {
             control.submit("cli", Command::Arm { camera: Some("roof".into()), until: None }),
             CommandOutcome::Rejected { .. }
         ));
-        assert_eq!(fake.notes.lock().expect("no panic").len(), 14);
+        assert_eq!(fake.notes.lock().expect("no panic").len(), 13);
     }
 }

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::{hmac, rand};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::base::atomic_file;
 use crate::base::clock::Wall;
+use crate::contract::result::SignedLink;
 
 /// In the state directory.
 const KEY_FILE: &str = "link-key";
@@ -54,15 +54,6 @@ impl Medium {
             (medium.path(incident) == path).then_some((medium, incident))
         })
     }
-}
-
-/// A link, and until when it can be followed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Link {
-    /// All of it.
-    pub url: String,
-    /// RFC 3339, UTC.
-    pub expires: String,
 }
 
 /// Why a link is not followed.
@@ -130,12 +121,12 @@ impl Links {
     }
 
     /// A link to what there is of an incident, good from now on.
-    pub fn link(&self, medium: Medium, incident: Uuid, now: Wall) -> Link {
+    pub fn link(&self, medium: Medium, incident: Uuid, now: Wall) -> SignedLink {
         let until = now + self.valid;
         let (path, expires) = (medium.path(incident), until.unix_ms().div_euclid(1000));
         let sig: String =
             hmac::sign(&self.key, &signed(&path, expires)).as_ref().iter().map(|b| format!("{b:02x}")).collect();
-        Link { url: format!("{}{path}?expires={expires}&sig={sig}", self.base), expires: until.rfc3339() }
+        SignedLink { url: format!("{}{path}?expires={expires}&sig={sig}", self.base), expires: until.rfc3339() }
     }
 
     /// Whether a link with this path, time and signature may be followed now.
@@ -165,7 +156,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parts(link: &Link) -> (String, String, String) {
+    fn parts(link: &SignedLink) -> (String, String, String) {
         let (path, query) = link.url["https://d".len()..].split_once('?').unwrap();
         let (expires, sig) = query.split_once('&').unwrap();
         (path.into(), expires["expires=".len()..].into(), sig["sig=".len()..].into())

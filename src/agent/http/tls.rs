@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::agent::config::SecretPem;
+use crate::agent::config::x509::{Certificate, IS_VERSION_1};
 use crate::base::{atomic_file, digest};
 
 /// Certificate and key in one file, so that they are always a pair; in the state directory.
@@ -40,6 +41,12 @@ pub enum TlsError {
         /// What the parser said.
         source: pem::Error,
     },
+    /// It is older than what TLS takes.
+    #[error("the certificate of {what} {}", IS_VERSION_1)]
+    Version1 {
+        /// Which.
+        what: String,
+    },
     /// They are no pair, or of a kind that is not known.
     #[error("certificate and key of {what} do not go together")]
     Unfit {
@@ -68,7 +75,7 @@ impl Identity {
         state_dir: &Path,
     ) -> Result<Identity, TlsError> {
         match given {
-            Some((cert, key)) => Identity::of(cert, &key.0, "http.cert_file and http.key_file", false),
+            Some(pair) => Identity::given(pair),
             None => {
                 let path = state_dir.join(OWN_FILE);
                 let pem = own(&path, name, alternatives)?;
@@ -77,11 +84,19 @@ impl Identity {
         }
     }
 
+    /// The installer's.
+    pub fn given((cert, key): &(Vec<u8>, SecretPem)) -> Result<Identity, TlsError> {
+        Identity::of(cert, &key.0, "http.cert_file and http.key_file", false)
+    }
+
     fn of(cert_pem: &[u8], key_pem: &[u8], what: &str, self_signed: bool) -> Result<Identity, TlsError> {
         let unreadable = |source| TlsError::Pem { what: what.to_owned(), source };
         let chain: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(cert_pem).collect::<Result<_, _>>().map_err(unreadable)?;
         let leaf = chain.first().ok_or(unreadable(pem::Error::NoItemsFound))?;
+        if Certificate::read(leaf).is_some_and(|c| c.version == 1) {
+            return Err(TlsError::Version1 { what: what.to_owned() });
+        }
         let hex = digest::of_bytes(leaf).to_uppercase();
         let pairs: Vec<&str> = (0..hex.len()).step_by(2).filter_map(|i| hex.get(i..i + 2)).collect();
         let fingerprint = pairs.join(":");

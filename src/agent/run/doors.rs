@@ -20,6 +20,7 @@ use crate::agent::uplink;
 use crate::base::clock::{Clock, Wall};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
+use crate::contract::result::ClipLinks;
 use crate::contract::status::HttpsStatus;
 
 /// How long to wait before an address is tried again.
@@ -33,6 +34,13 @@ pub struct Https {
     pub ready: Option<(Arc<Links>, TlsAcceptor)>,
     /// How it is.
     pub status: watch::Sender<HttpsStatus>,
+}
+
+impl Https {
+    /// What makes links to it.
+    pub fn links(&self) -> Option<Arc<Links>> {
+        self.ready.as_ref().map(|(links, _)| Arc::clone(links))
+    }
 }
 
 /// HTTPS of this device; none where the config has none.
@@ -129,12 +137,7 @@ pub fn pair(links: &Links, incident: Uuid, now: Wall) -> uplink::LinkPair {
 }
 
 /// Links to what there is of an incident, or why there are none.
-pub fn links_to(
-    links: Option<&Links>,
-    store: &Store,
-    incident: Uuid,
-    clock: &dyn Clock,
-) -> Result<serde_json::Value, String> {
+pub fn links_to(links: Option<&Links>, store: &Store, incident: Uuid, clock: &dyn Clock) -> Result<ClipLinks, String> {
     let links =
         links.ok_or("this device serves no clips: http.listen is not set, or its certificate cannot be used")?;
     let stored = store.reader().incident(incident).map_err(|e| Chain(&e).to_string())?;
@@ -147,5 +150,5 @@ pub fn links_to(
     }
     let now = clock.wall();
     let peak = clip.report.peak_jpeg_path.map(|_| links.link(Medium::Peak, incident, now));
-    Ok(serde_json::json!({ "clip": links.link(Medium::Clip, incident, now), "peak": peak }))
+    Ok(ClipLinks { clip: links.link(Medium::Clip, incident, now), peak })
 }

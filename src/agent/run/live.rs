@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::doors;
 use super::health::Health;
 use super::incidents::{Inbox, Work};
 use super::overrides::Overrides;
@@ -18,13 +18,15 @@ use crate::agent::capture::Snapshots;
 use crate::agent::clip::Rules;
 use crate::agent::config::{self, Applies, CameraId, Config};
 use crate::agent::control::{ArmingWish, Device, Refusal};
-use crate::agent::store::{Store, StoreError, VerdictRow};
-use crate::agent::upload::Uploads;
-use crate::base::clock::Clock;
+use crate::agent::http::links::Links;
+use crate::agent::store::{AuditEntry, Store, StoreCounters, StoreError, VerdictRow};
+use crate::agent::upload::{RequestError, Uploads};
+use crate::base::clock::{Clock, Wall};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::alert::NORMAL;
 use crate::contract::outbox::{Outbox, OutboxError};
+use crate::contract::result::{ArmingReport, AuditReport, ClipSent, Diagnostics, OverridesReport, Snapshot};
 
 /// A snapshot that is sent is at most so wide,
 const SNAPSHOT_WIDTH: u32 = 640;
@@ -56,6 +58,8 @@ pub struct Parts {
     pub health: Arc<Health>,
     pub snapshots: Snapshots,
     pub uploads: Uploads,
+    /// Makes links to the device's own HTTPS, where it has one.
+    pub links: Option<Arc<Links>>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -116,7 +120,7 @@ impl Live {
 }
 
 impl Device for Live {
-    fn snapshot(&self, camera: &CameraId) -> Result<Value, Refusal> {
+    fn snapshot(&self, camera: &CameraId) -> Result<Snapshot, Refusal> {
         let picture = self.parts.snapshots.latest(camera).ok_or_else(|| {
             Refusal::Failed(format!("there is no picture of {camera}: it is not live, or is not classified"))
         })?;
@@ -124,13 +128,13 @@ impl Device for Live {
             .to_small_jpeg(SNAPSHOT_WIDTH, SNAPSHOT_MOST_BYTES)
             .map_err(|e| Refusal::Failed(format!("no JPEG of {camera}: {}", Chain(&e))))?
             .ok_or_else(|| Refusal::Failed(format!("no JPEG of {camera} is small enough for a message")))?;
-        Ok(json!({
-            "camera": camera,
-            "time": self.parts.clock.wall_at(picture.at).rfc3339(),
-            "width": small.width,
-            "height": small.height,
-            "jpeg_base64": STANDARD.encode(small.data),
-        }))
+        Ok(Snapshot {
+            camera: camera.to_string(),
+            time: self.parts.clock.wall_at(picture.at).rfc3339(),
+            width: small.width,
+            height: small.height,
+            jpeg_base64: STANDARD.encode(small.data),
+        })
     }
 
     fn arm(&self, cameras: &[CameraId], wish: Option<ArmingWish>) -> Result<(), Refusal> {
@@ -181,10 +185,17 @@ impl Device for Live {
         store.kept(from, to).map_err(|e| Refusal::Failed(Chain(&e).to_string()))
     }
 
-    fn upload(&self, incident: Uuid, who: &str) -> Result<Value, Refusal> {
-        let stored =
-            self.parts.uploads.request(incident, who).map_err(|e| Refusal::Impossible(Chain(&e).to_string()))?;
-        Ok(serde_json::to_value(stored).expect("a row is texts and numbers"))
+    fn clip(&self, incident: Uuid, who: &str) -> Result<ClipSent, Refusal> {
+        let p = &self.parts;
+        let links = doors::links_to(p.links.as_deref(), &p.store, incident, p.clock.as_ref());
+        match p.uploads.request(incident, who) {
+            Ok(upload) => Ok(ClipSent { upload: Some(upload), links: links.ok() }),
+            // What is sent nowhere may still be fetched.
+            Err(RequestError::Never) if p.links.is_some() => {
+                Ok(ClipSent { upload: None, links: Some(links.map_err(Refusal::Impossible)?) })
+            }
+            Err(e) => Err(Refusal::Impossible(Chain(&e).to_string())),
+        }
     }
 
     fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal> {
@@ -209,7 +220,7 @@ impl Device for Live {
         self.restart.stop();
     }
 
-    fn diagnostics(&self) -> Value {
+    fn diagnostics(&self) -> Diagnostics {
         let p = &self.parts;
         let troubles = p.store.reader().troubles().unwrap_or_default();
         let mut audit = p.store.reader().audit(AUDIT_ENTRIES).unwrap_or_default();
@@ -219,12 +230,48 @@ impl Device for Live {
             }
         }
         let (_, overrides) = &*self.in_force.lock().expect("nothing panics while it holds the config");
-        json!({
-            "status": p.health.status(),
-            "troubles": troubles,
-            "overrides": overrides,
-            "store": p.store.counters(),
-            "audit": audit,
-        })
+        let audit = audit.into_iter().map(|AuditEntry { at_unix_ms, who, what }| AuditReport {
+            at_unix_ms,
+            at: at_unix_ms.rfc3339(),
+            who,
+            what,
+        });
+        Diagnostics {
+            status: p.health.status(),
+            troubles,
+            overrides: report(overrides),
+            store: counters(&p.store),
+            audit: audit.collect(),
+        }
     }
+}
+
+fn report(Overrides { thresholds, arming }: &Overrides) -> OverridesReport {
+    let arming = arming.iter().map(|(camera, ArmingWish { armed, until })| {
+        (camera.clone(), ArmingReport { armed: *armed, until: *until, until_time: until.map(Wall::rfc3339) })
+    });
+    OverridesReport { thresholds: thresholds.clone(), arming: arming.collect() }
+}
+
+fn counters(store: &Store) -> BTreeMap<String, u64> {
+    let StoreCounters {
+        refused,
+        lost,
+        failed_commits,
+        expired_by_age,
+        expired_for_room,
+        expired_undelivered,
+        given_up,
+    } = store.counters();
+    [
+        ("refused", refused),
+        ("lost", lost),
+        ("failed_commits", failed_commits),
+        ("expired_by_age", expired_by_age),
+        ("expired_for_room", expired_for_room),
+        ("expired_undelivered", expired_undelivered),
+        ("given_up", given_up),
+    ]
+    .map(|(what, count)| (what.to_owned(), count))
+    .into()
 }

@@ -334,6 +334,7 @@ impl Daemon {
         let flat_out = config.cameras.iter().any(|c| matches!(c.source, Source::File { pace: Pace::FlatOut, .. }));
         let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
         let audit = Arc::new(AuditTrail(store.clone()));
+        let https = doors::https(&config);
         let live = Arc::new(Live::new(
             config.clone(),
             overrides,
@@ -347,6 +348,7 @@ impl Daemon {
                 health: health.clone(),
                 snapshots: snapshots.clone(),
                 uploads: Uploads::new(store.clone(), config.upload.as_ref()),
+                links: https.as_ref().and_then(doors::Https::links),
                 clock: clock.clone(),
             },
         ));
@@ -368,6 +370,7 @@ impl Daemon {
             clock: &clock,
             spawn: &spawn,
             runtime: &runtime,
+            https,
         };
         let network = network.start(listener, control, desk);
         // Not the watchdog's: see the module. Its panic costs the better engine and nothing else.

@@ -30,14 +30,16 @@ pub struct Network<'a> {
     pub clock: &'a Arc<dyn Clock>,
     pub spawn: &'a Spawner,
     pub runtime: &'a Runtime,
+    /// HTTPS as the config wants it, if it does.
+    pub https: Option<doors::Https>,
 }
 
 impl Network<'_> {
     /// Starts what the config wants. The uplink is the first: it ends first, and its last words must not wait for a slow
     /// request.
-    pub fn start(&self, listener: UnixListener, control: Arc<dyn CommandSink>, desk: Desk) -> Vec<Task> {
-        let https = doors::https(self.config);
-        let links = https.as_ref().and_then(|https| https.ready.as_ref()).map(|(links, _)| links.clone());
+    pub fn start(mut self, listener: UnixListener, control: Arc<dyn CommandSink>, desk: Desk) -> Vec<Task> {
+        let https = self.https.take();
+        let links = https.as_ref().and_then(doors::Https::links);
         let mut tasks = Vec::new();
         tasks.extend(self.uplink(desk, links.clone()));
         tasks.extend(self.upload());
@@ -101,7 +103,10 @@ impl Network<'_> {
             commands,
             link: {
                 let (store, clock) = (self.store.clone(), self.clock.clone());
-                Arc::new(move |id| doors::links_to(links.as_deref(), &store, id, clock.as_ref()))
+                Arc::new(move |id| {
+                    let links = doors::links_to(links.as_deref(), &store, id, clock.as_ref())?;
+                    Ok(serde_json::to_value(links).expect("links are texts"))
+                })
             },
             upload: {
                 let uploads = Uploads::new(self.store.clone(), self.config.upload.as_ref());

@@ -24,7 +24,7 @@ const REMEMBERED: i64 = 1_000;
 /// A command as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandRow {
-    /// The payload as it came; empty if it was not looked at.
+    /// The payload as it came; empty if it was not looked at, or was too large to keep of what was rejected.
     pub asked: String,
     /// When it came.
     pub received: Wall,

@@ -23,39 +23,7 @@ use super::reader::{self, ClipState, Reader};
 use super::{Store, StoreError};
 use crate::base::clock::Wall;
 use crate::contract::alert::AlertKind;
-
-/// How far an upload has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UploadState {
-    /// It is to be sent.
-    Queued,
-    /// It was begun.
-    Uploading,
-    /// It is there, whole.
-    Done,
-    /// It is given up.
-    Failed,
-}
-
-/// A clip that is to leave the device, or has left it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StoredUpload {
-    /// How far it has come.
-    pub state: UploadState,
-    /// Who asked for it; `policy` where all clips are sent.
-    pub requested_by: String,
-    /// When.
-    pub requested_unix_ms: Wall,
-    /// How often it was begun.
-    pub attempts: u32,
-    /// Where it is.
-    pub url: Option<String>,
-    /// When it was there.
-    pub done_unix_ms: Option<Wall>,
-    /// What went wrong last.
-    pub error: Option<String>,
-}
+pub use crate::contract::result::{UploadReport as StoredUpload, UploadState};
 
 /// A clip that waits to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,6 +215,8 @@ pub(super) fn stored(conn: &Connection, path: &Path, incident: Uuid) -> Result<O
     )
     .and_then(|mut s| {
         s.query_row([incident.to_string()], |r| {
+            let requested = Wall::from_unix_ms(r.get(2)?);
+            let done = r.get::<_, Option<i64>>(5)?.map(Wall::from_unix_ms);
             Ok(StoredUpload {
                 state: match r.get_ref(0)?.as_str()? {
                     "queued" => UploadState::Queued,
@@ -256,10 +226,12 @@ pub(super) fn stored(conn: &Connection, path: &Path, incident: Uuid) -> Result<O
                     _ => UploadState::Failed,
                 },
                 requested_by: r.get(1)?,
-                requested_unix_ms: Wall::from_unix_ms(r.get(2)?),
+                requested_unix_ms: requested,
+                requested_at: requested.rfc3339(),
                 attempts: r.get(3)?,
                 url: r.get(4)?,
-                done_unix_ms: r.get::<_, Option<i64>>(5)?.map(Wall::from_unix_ms),
+                done_unix_ms: done,
+                done_at: done.map(Wall::rfc3339),
                 error: r.get(6)?,
             })
         })

@@ -17,12 +17,10 @@ use crate::base::error::Chain;
 use crate::contract::heartbeat::{HealthSource, Heartbeat, OutboxState};
 use crate::contract::outbox::{Outbox, OutboxStatus};
 use crate::contract::state::{
-    CONTENT_TYPE, CameraCondition, CameraState, DeviceFacts, DeviceState, Origin, StateReason,
+    CONTENT_TYPE, CameraCondition, CameraState, DeviceFacts, DeviceState, Origin, StateReason, WILL_DELAY_S,
 };
 use crate::contract::topics::{Channel, DeviceTopics};
 
-/// The broker waits so long before it calls the device offline: a connection that is made anew at once is no news.
-const WILL_DELAY_S: u32 = 5;
 /// A broker keeps a heartbeat for as long as so many of them take, and at least this long.
 const HEARTBEATS_KEPT: u32 = 10;
 const HEARTBEAT_KEPT_LEAST: Duration = Duration::from_secs(600);

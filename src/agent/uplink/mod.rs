@@ -18,7 +18,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumqttc::{QoS, SubscribeFilterInput};
@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::agent::config;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
@@ -62,6 +62,11 @@ use pacing::Pacing;
 use pump::Pump;
 use renewal::Renewal;
 use session::Incoming;
+
+/// Whether what the files hold makes a connection by TLS possible, as far as that can be told without a broker; if not, why.
+pub fn check_tls(files: &config::TlsPem, alpn: &[String], clock: Arc<dyn Clock>) -> Result<(), Cause> {
+    tls::client_config(files, alpn, clock).map(|_| ())
+}
 
 /// The longest that [`run`] takes to return after a stop.
 pub const STOP_MOST: Duration = Duration::from_secs(7);
@@ -151,7 +156,7 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
     let mut uplink = Uplink {
         access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock))),
         counter: SessionCounter::open(counter_file, &*clock),
-        ears: Ears { topics: topics.clone(), acks: &acks, desk },
+        ears: Ears { topics: topics.clone(), acks: &acks, desk, odd_ids: Arc::new(Seldom::new(Arc::clone(&clock))) },
         pump: Pump::new(Arc::clone(&outbox), passing, topics, links, Arc::clone(&clock), Arc::clone(&touched)),
         reporter,
         clock,
@@ -173,6 +178,28 @@ struct Ears<'a> {
     topics: DeviceTopics,
     acks: &'a Acks,
     desk: Option<Arc<dyn CommandDesk>>,
+    odd_ids: Arc<Seldom>,
+}
+
+/// Lets something through at most once a minute: what others send does not fill the journal.
+struct Seldom {
+    clock: Arc<dyn Clock>,
+    last: Mutex<Option<Mono>>,
+}
+
+impl Seldom {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Seldom { clock, last: Mutex::new(None) }
+    }
+
+    fn is_due(&self) -> bool {
+        let (now, mut last) = (self.clock.now(), self.last.lock().expect("nobody panics under it"));
+        let due = last.is_none_or(|last| now.since(last) >= Duration::from_secs(60));
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
 }
 
 impl Ears<'_> {
@@ -180,6 +207,10 @@ impl Ears<'_> {
         let mut filters = self.acks.filters();
         filters.extend(self.desk.is_some().then(|| self.topics.commands()));
         filters
+    }
+
+    fn is_command(&self, topic: &str) -> bool {
+        topic.strip_prefix(self.topics.commands().trim_end_matches('+')).is_some_and(|id| !id.contains('/'))
     }
 
     fn take(&self, Incoming { topic, payload, retained, receipt }: Incoming<'_>) {
@@ -193,6 +224,15 @@ impl Ears<'_> {
             Ok((device, Channel::Command(id))) if device == self.topics => {
                 if let Some(desk) = &self.desk {
                     return desk.take(id.as_str(), payload, receipt);
+                }
+            }
+            // Its status would have a topic that nobody may have.
+            Err(TopicError::Name(_)) if self.is_command(topic) => {
+                if self.odd_ids.is_due() {
+                    let id: String = topic.rsplit('/').next().unwrap_or_default().chars().take(80).collect();
+                    log::warn!(
+                        "a command is ignored: its id {id:?} is not 1 to 64 of a-z A-Z 0-9 _ - (said once a minute)"
+                    );
                 }
             }
             _ => log::debug!("a message on {topic} is not for this version"),

@@ -18,6 +18,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use super::error::{Cause, Pace};
 use crate::agent::config::TlsPem;
+use crate::agent::config::x509::{Certificate, IS_VERSION_1};
 use crate::base::clock::{Clock, Wall};
 
 /// What a connection's TLS goes by.
@@ -36,6 +37,9 @@ pub(super) fn client_config(pem: &TlsPem, alpn: &[String], clock: Arc<dyn Clock>
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate).map_err(|e| format!("cert_file: {e}"))?;
+            if chain.first().and_then(|leaf| Certificate::read(leaf)).is_some_and(|c| c.version == 1) {
+                return Err(format!("cert_file {IS_VERSION_1}").into());
+            }
             let key = PrivateKeyDer::from_pem_slice(&key.0).map_err(|e| format!("key_file: {e}"))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| match e {
                 rustls::Error::InconsistentKeys(_) => "cert_file and key_file do not belong together".to_owned(),
@@ -118,6 +122,10 @@ pub(super) fn explain(e: &rustls::Error) -> (String, Pace) {
         }
         E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             slowly("the broker's certificate is for another name than the one in url")
+        }
+        // The library wraps its verifier's error and does not name it.
+        E::InvalidCertificate(C::Other(why)) if why.to_string().contains("UnsupportedCertVersion") => {
+            (format!("the broker's certificate {IS_VERSION_1}"), Pace::Slowly)
         }
         E::AlertReceived(A::CertificateExpired) => {
             slowly("the broker says that this device's certificate (cert_file) has expired")

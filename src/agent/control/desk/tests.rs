@@ -159,6 +159,48 @@ fn a_command_is_carried_out_once_however_often_it_comes() {
 }
 
 #[test]
+fn an_id_stands_for_the_command_that_it_first_came_with() {
+    let rig = Rig::new();
+    let rejected = || {
+        for _ in 0..2000 {
+            let unsaid = rig.desk.unsaid(9);
+            if let Some(report) = unsaid.iter().find(|r| r.reason.as_deref() == Some(reused::WHY)) {
+                return report.clone();
+            }
+            StopToken::new().wait(Duration::from_millis(5));
+        }
+        panic!("it is not rejected: {:?}", rig.desk.unsaid(9));
+    };
+    rig.take("a", json!({"command": "snapshot"}));
+    let done = rig.wait_for("a", CommandState::Succeeded);
+    rig.desk.said(std::slice::from_ref(&done));
+    rig.take("a", json!({"command": "test_alert"}));
+    let report = rejected();
+    assert_eq!((report.id.as_str(), report.state), ("a", CommandState::Rejected));
+    assert_eq!(rig.receipts(), ["a"], "the broker keeps it until the rejection is said");
+    rig.desk.said(std::slice::from_ref(&report));
+    assert_eq!((rig.receipts().len(), rig.desk.unsaid(9).len()), (2, 0));
+    assert_eq!(rig.wait_for("a", CommandState::Succeeded), done, "the stored answer stays");
+    // The same command, in other words and later.
+    let again = json!({"requested_by": "operator 8", "expires_at": "1970-01-01T00:17:00Z", "command": "snapshot"});
+    rig.take("a", again);
+    for _ in 0..2000 {
+        if !rig.desk.unsaid(9).is_empty() {
+            break;
+        }
+        StopToken::new().wait(Duration::from_millis(5));
+    }
+    assert_eq!(rig.desk.unsaid(9)[0].result, done.result);
+    // One that could not be read is known again too.
+    rig.take_bytes("b", b"{\"command\"");
+    rig.wait_for("b", CommandState::Rejected);
+    rig.take("b", json!({"command": "snapshot"}));
+    assert_eq!(rejected().id, "b");
+    assert_eq!(rig.asked().len(), 1);
+    rig.end();
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
     let rig = Rig::new();
     rig.take_bytes("torn", b"{\"command\"");
