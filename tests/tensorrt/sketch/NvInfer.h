@@ -81,6 +81,7 @@ struct IExecutionContext
 {
     virtual ~IExecutionContext() noexcept = default;
     int32_t getOptimizationProfile() const noexcept;
+    bool setOptimizationProfileAsync(int32_t index, cudaStream_t stream) noexcept; /* read in an NvInferImpl.h of 8.x */
     bool setInputShape(char const* name, Dims const& dims) noexcept;
     bool setTensorAddress(char const* name, void* data) noexcept;
     bool enqueueV3(cudaStream_t stream) noexcept;
@@ -107,6 +108,7 @@ struct IRuntime
 {
     virtual ~IRuntime() noexcept = default;
     ICudaEngine* deserializeCudaEngine(void const* bytes, std::size_t size) noexcept;
+    void setDLACore(int32_t core) noexcept; /* likewise */
 };
 
 struct ITensor
