@@ -397,3 +397,19 @@ fn an_engine_that_takes_the_daemon_with_it_is_not_used_for_ever() {
     serves(&agent, "ONNX Runtime");
     goes_on(&agent);
 }
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
+fn the_superuser_does_not_build_into_somebody_else_s_directory() {
+    let agent = device("", "");
+    if std::os::unix::fs::chown(agent.state(), Some(12_345), None).is_err() {
+        return eprintln!("SKIPPED: only the superuser can be told off for being it");
+    }
+    let built = engine(&agent, "build", "", &[]);
+    assert_eq!(built.status.code(), Some(3));
+    assert!(
+        stderr(&built).contains("belongs to user 12345") && stderr(&built).contains("sudo -u vedette"),
+        "{}",
+        stderr(&built)
+    );
+}

@@ -6,8 +6,9 @@
 //!            └──────────────────────┴────────────────── its passes fail one after the other ◄────────────┘
 //! ```
 //!
-//! Its thread is not one that the watchdog asks: it may wait for minutes inside somebody else's code, and whatever
-//! becomes of it, the engine that serves goes on.
+//! Its thread is not one that the watchdog asks: it may wait for minutes inside somebody else's code while the engine that
+//! serves goes on. What ends the whole process is noted before it is tried (`infer::tensorrt::cache`), and is not tried for
+//! ever.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

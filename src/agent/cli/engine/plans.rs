@@ -1,5 +1,7 @@
 //! `vedette engine build`, `verify`, `list` and `gc`.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -27,8 +29,21 @@ fn maker<'a>(config: &'a Config, model: &'a Model) -> anyhow::Result<Maker<'a>> 
     Ok(Maker::new(model, &config.tensorrt, (cameras, &config.paths.state_dir), clock)?)
 }
 
+/// What the superuser writes into the daemon's directory the daemon cannot replace.
+fn must_be_theirs(state_dir: &Path) -> anyhow::Result<()> {
+    let owner = std::fs::metadata(state_dir).map(|m| m.uid()).unwrap_or_default();
+    anyhow::ensure!(
+        owner == 0 || !rustix::process::geteuid().is_root(),
+        "{} belongs to user {owner}, and what root writes there the daemon cannot replace: run this as the daemon's user \
+         (sudo -u vedette vedette engine build)",
+        state_dir.display()
+    );
+    Ok(())
+}
+
 pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
+    must_be_theirs(&config.paths.state_dir)?;
     let maker = maker(&config, &model)?;
     let mut out = Out::new();
     if !json {

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A plan is good for one model, TensorRT, CUDA, GPU and set of options; `id` is the digest of all that. Whatever is
-//! not exactly what `plans.json` says is not used but built anew. A build that was tried and failed, or a plan that was
-//! refused, is remembered too, so that it is not tried at every start: `vedette engine build` tries again.
+//! not exactly what `plans.json` says is not used but built anew. A build that failed of itself, or a plan that computes
+//! something else, is remembered too, so that it is not tried at every start: `vedette engine build` tries again, and so
+//! does another version of the agent. So is what ended the process three times while it was begun to be used (`trials`).
 
 use std::fs;
 use std::io;
@@ -369,7 +370,21 @@ impl Cache {
         for id in &gone {
             self.remove(id)?;
         }
+        if let Some(key) = of {
+            self.forget_timings(&self.timing_path(key));
+        }
         Ok(gone)
+    }
+
+    /// Lets go the timing caches of other machines.
+    fn forget_timings(&self, but: &Path) {
+        let Ok(read) = fs::read_dir(&self.dir) else { return };
+        let is_timing = |e: &fs::DirEntry| e.file_name().to_string_lossy().starts_with("timing-");
+        for entry in read.flatten().filter(is_timing).filter(|e| e.path() != but) {
+            if let Err(e) = fs::remove_file(entry.path()) {
+                log::debug!("tensorrt: {}: {e}", entry.path().display());
+            }
+        }
     }
 
     /// Where the timing cache of a machine is.

@@ -186,3 +186,14 @@ fn what_another_agent_refused_is_tried_by_this_one() {
     fs::write(&path, text.replace(&format!("\"{AGENT}\""), "\"0.0.1\"")).expect("writable");
     assert!(matches!(cache.find(&key("m 1")), Found::Nothing(why) if why.contains("another version")));
 }
+
+#[test]
+fn timing_caches_of_other_machines_go() {
+    let (_dir, cache) = cache();
+    let other = Key { cuda: 11_040, ..key("m 1") };
+    for k in [&key("m 1"), &other] {
+        fs::write(cache.timing_path(k), "timings").expect("writable");
+    }
+    cache.collect(Some(&key("m 1")), &[], 1 << 30).expect("writable");
+    assert!(cache.timing_path(&key("m 1")).exists() && !cache.timing_path(&other).exists());
+}
