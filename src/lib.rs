@@ -13,7 +13,7 @@
 //! # Layers
 //!
 //! [`base`] and [`contract`] are the foundations. Each program has one wing on top of them: [`agent`] (the
-//! device), and later `fleet` and `soc`. Inside `agent` a module may import the modules listed before it in
+//! device), `fleet` (keys, releases, roll-outs; it may use `agent`), and later `soc`. Inside `agent` a module may import the modules listed before it in
 //! `agent/mod.rs` and nothing after it. `tests/layering.rs` enforces all of it.
 
 pub mod base;
@@ -21,3 +21,6 @@ pub mod contract;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+
+#[cfg(feature = "fleet")]
+pub mod fleet;

@@ -14,6 +14,7 @@ use super::alert::{Alert, AlertKind, ClipReport, ClockState, IncidentReport, Mod
 use super::notice::{Notice, NoticeKind, TroubleReport};
 use super::outbox::Dispatch;
 use super::topics::DeviceTopics;
+use super::update::{UpdateNotice, UpdateReport};
 use crate::base::clock::Wall;
 
 /// MQTT content type of an alert or a notice.
@@ -111,6 +112,14 @@ impl From<NoticeKind> for NoticeType {
     }
 }
 
+/// CloudEvents `type` of a step of a model release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateType {
+    /// `data.update.state` says which.
+    #[serde(rename = "org.vedette.update.v1")]
+    Step,
+}
+
 /// The whole message: the attributes that all have in common, and the data of its kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "CloudEvent")]
@@ -124,7 +133,7 @@ pub struct CloudEvent<T, D> {
     /// What it says.
     #[serde(rename = "type")]
     pub kind: T,
-    /// The id of the incident, or of the trouble.
+    /// The id of the incident, of the trouble, or of the offer of a release.
     pub subject: Uuid,
     /// RFC 3339, UTC: capture time of what it reports.
     pub time: String,
@@ -154,6 +163,8 @@ pub struct CloudEvent<T, D> {
 pub type AlertEvent = CloudEvent<AlertType, AlertData>;
 /// A message about trouble.
 pub type NoticeEvent = CloudEvent<NoticeType, NoticeData>;
+/// A message about a model release.
+pub type UpdateEvent = CloudEvent<UpdateType, UpdateData>;
 
 /// The data of an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -186,6 +197,24 @@ pub struct NoticeData {
     /// The trouble.
     pub notice: TroubleReport,
     /// The device's clock when the notice was written.
+    pub clock: ClockState,
+}
+
+/// The data of a step of a model release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateData {
+    /// What it means for those whom the device guards (CAP 1.2).
+    pub severity: Severity,
+    /// Where the device is; absent where nobody has configured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// The step.
+    pub update: UpdateReport,
+    /// The device's clock when the step was written.
     pub clock: ClockState,
 }
 
@@ -266,11 +295,36 @@ impl NoticeEvent {
     }
 }
 
+impl UpdateEvent {
+    /// The message that says `step`.
+    pub fn new(topics: &DeviceTopics, step: &UpdateNotice, sending: Sending) -> Self {
+        let of = Of { id: step.id, kind: UpdateType::Step, subject: step.update.id, time: step.event_time_unix_ms };
+        let UpdateNotice { severity, place, site, device, update, clock, .. } = step.clone();
+        CloudEvent::with(topics, sending, of, UpdateData { severity, place, site, device, update, clock })
+    }
+
+    /// The payload, shortened if it must be.
+    pub fn render(&self) -> Vec<u8> {
+        let mut short = self.clone();
+        let UpdateData { site, device, place, update, .. } = &mut short.data;
+        let UpdateReport { model, version, rollout, reason, waiting, from, since, .. } = update;
+        let texts = [site, device, since].into_iter();
+        texts.chain([model, version, rollout, waiting].into_iter().flatten()).for_each(shorten_text);
+        reason.as_mut().map(|r| shorten_text(&mut r.words));
+        if let Some(ModelRef { name, version, digest }) = from {
+            [name, version, digest].into_iter().for_each(shorten_text);
+        }
+        place.as_mut().and_then(|p| p.name.as_mut()).map(shorten_text);
+        to_json(&short)
+    }
+}
+
 /// The payload of whatever is in the outbox.
 pub fn render(topics: &DeviceTopics, dispatch: &Dispatch, sending: Sending) -> Vec<u8> {
     match dispatch {
         Dispatch::Alert(alert) => AlertEvent::new(topics, alert, sending).render(),
         Dispatch::Notice(notice) => NoticeEvent::new(topics, notice, sending).render(),
+        Dispatch::Update(step) => UpdateEvent::new(topics, step, sending).render(),
     }
 }
 
@@ -295,6 +349,11 @@ pub fn user_properties(dispatch: &Dispatch, seq: Option<u64>) -> Vec<(String, St
             properties.push(("severity", notice.severity.as_str().into()));
             properties
         }
+        Dispatch::Update(step) => vec![
+            ("update", step.update.state.as_str().to_owned()),
+            ("release", step.update.release.to_string()),
+            ("severity", step.severity.as_str().into()),
+        ],
     };
     properties.push(match seq {
         Some(seq) => ("seq", seq.to_string()),

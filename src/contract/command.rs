@@ -106,6 +106,23 @@ pub enum Command {
         #[serde(default)]
         words: Option<String>,
     },
+    /// Look whether the repository has a release, and install it if it is signed for this device: see the `update` messages
+    /// for what comes of it. The same release again changes nothing; another one calls off what has not served yet.
+    /// Result: `update`, the offer's id.
+    UpdateModel {
+        /// Its number.
+        release: u64,
+        /// The roll-out that it is part of; 1 to 64 characters.
+        #[serde(default)]
+        rollout: Option<String>,
+    },
+    /// Call off a release that is not committed: what has not served goes, what serves on trial is taken back. Result:
+    /// `update`, the offer's id.
+    CancelUpdate {
+        /// Its number; absent: whichever it is.
+        #[serde(default)]
+        release: Option<u64>,
+    },
     /// Read the configuration file again. Result: `changes`, what it changed and what needs a restart.
     Reload {},
     /// End the daemon in good order; systemd starts it again.

@@ -16,3 +16,4 @@ pub mod schema;
 pub mod state;
 pub mod status;
 pub mod topics;
+pub mod update;

@@ -30,11 +30,15 @@ pub enum Trouble {
     Throttled,
     /// The time of day is not known.
     ClockUnset,
+    /// What signs model releases has expired, or is not what it should be: somebody may be keeping updates from the device.
+    UpdatesFrozen,
+    /// A model on the disk was changed or is gone; another one serves.
+    ModelDamaged,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 8] = [
+    pub const ALL: [Trouble; 10] = [
         Trouble::CameraLost,
         Trouble::CameraBlind,
         Trouble::StorageFailing,
@@ -43,6 +47,8 @@ impl Trouble {
         Trouble::AlertsGivenUp,
         Trouble::Throttled,
         Trouble::ClockUnset,
+        Trouble::UpdatesFrozen,
+        Trouble::ModelDamaged,
     ];
 
     /// Its word on the wire.
@@ -56,6 +62,8 @@ impl Trouble {
             Trouble::AlertsGivenUp => "alerts_given_up",
             Trouble::Throttled => "throttled",
             Trouble::ClockUnset => "clock_unset",
+            Trouble::UpdatesFrozen => "updates_frozen",
+            Trouble::ModelDamaged => "model_damaged",
         }
     }
 
@@ -65,7 +73,9 @@ impl Trouble {
             Trouble::CameraLost | Trouble::CameraBlind | Trouble::StorageFailing | Trouble::AlertsGivenUp => {
                 Severity::Severe
             }
-            Trouble::DiskLow | Trouble::ClipsDeleted => Severity::Moderate,
+            Trouble::DiskLow | Trouble::ClipsDeleted | Trouble::UpdatesFrozen | Trouble::ModelDamaged => {
+                Severity::Moderate
+            }
             Trouble::Throttled | Trouble::ClockUnset => Severity::Minor,
         }
     }

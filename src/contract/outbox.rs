@@ -11,6 +11,7 @@ use crate::base::error::Retry;
 use super::alert::Alert;
 use super::notice::Notice;
 use super::topics::DEVICE;
+use super::update::UpdateNotice;
 
 #[cfg(test)]
 pub mod testing;
@@ -24,6 +25,8 @@ pub enum Dispatch {
     Alert(Alert),
     /// About trouble.
     Notice(Notice),
+    /// About a model release.
+    Update(UpdateNotice),
 }
 
 impl Dispatch {
@@ -32,6 +35,7 @@ impl Dispatch {
         match self {
             Dispatch::Alert(alert) => &alert.incident.camera,
             Dispatch::Notice(notice) => notice.notice.camera.as_deref().unwrap_or(DEVICE),
+            Dispatch::Update(_) => DEVICE,
         }
     }
 
@@ -40,14 +44,16 @@ impl Dispatch {
         match self {
             Dispatch::Alert(alert) => alert.id,
             Dispatch::Notice(notice) => notice.id,
+            Dispatch::Update(update) => update.id,
         }
     }
 
-    /// The id of the incident, or of the trouble.
+    /// The id of the incident, of the trouble, or of the offer of a release.
     pub fn subject(&self) -> Uuid {
         match self {
             Dispatch::Alert(alert) => alert.incident.id,
             Dispatch::Notice(notice) => notice.notice.id,
+            Dispatch::Update(update) => update.update.id,
         }
     }
 
@@ -55,7 +61,7 @@ impl Dispatch {
     pub fn alert(&self) -> Option<&Alert> {
         match self {
             Dispatch::Alert(alert) => Some(alert),
-            Dispatch::Notice(_) => None,
+            Dispatch::Notice(_) | Dispatch::Update(_) => None,
         }
     }
 }
@@ -63,6 +69,12 @@ impl Dispatch {
 impl From<Alert> for Dispatch {
     fn from(alert: Alert) -> Self {
         Dispatch::Alert(alert)
+    }
+}
+
+impl From<UpdateNotice> for Dispatch {
+    fn from(update: UpdateNotice) -> Self {
+        Dispatch::Update(update)
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Results {
     pub set_thresholds: (),
     /// `verdict`
     pub verdict: (),
+    /// `update_model`
+    pub update_model: UpdateOffered,
+    /// `cancel_update`
+    pub cancel_update: UpdateOffered,
     /// `reload`
     pub reload: Reloaded,
     /// `restart`
@@ -58,6 +62,13 @@ pub fn as_sent<T: Serialize>(result: &T) -> Value {
 pub struct IncidentRaised {
     /// Its id.
     pub incident: Uuid,
+}
+
+/// The offer of a release that the command made or met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateOffered {
+    /// Its id: `id` in the `update` messages.
+    pub update: Uuid,
 }
 
 /// Messages that go again.

@@ -4,17 +4,20 @@
 use schemars::{Schema, schema_for};
 
 use super::ack::Ack;
-use super::cloudevent::{AlertEvent, NoticeEvent};
+use super::cloudevent::{AlertEvent, NoticeEvent, UpdateEvent};
 use super::command::{CommandStatus, Request};
 use super::heartbeat::{Heartbeat, OutboxState};
 use super::result::Results;
 use super::state::{CameraState, DeviceState};
+use super::update::UpdateMessage;
 
 /// File name and schema of each message.
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("alert.schema.json", schema_for!(AlertEvent)),
         ("notice.schema.json", schema_for!(NoticeEvent)),
+        ("update_step.schema.json", schema_for!(UpdateEvent)),
+        ("update.schema.json", schema_for!(UpdateMessage)),
         ("state.schema.json", schema_for!(DeviceState)),
         ("camera.schema.json", schema_for!(CameraState)),
         ("heartbeat.schema.json", schema_for!(Heartbeat)),

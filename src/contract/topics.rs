@@ -1,12 +1,13 @@
 //! Where on the broker each message lives.
 //!
 //! ```text
-//!     vedette/v1/{site}/{device}/alerts/{camera}   CloudEvents, QoS 1, not retained: alerts, and notices of trouble;
-//!                                                  those of the device itself on alerts/_device
+//!     vedette/v1/{site}/{device}/alerts/{camera}   CloudEvents, QoS 1, not retained: alerts, notices of trouble,
+//!                                                  steps of a release; what is of the device itself on alerts/_device
 //!                               /state             birth and will, retained
 //!                               /camera/{camera}   retained; holds only while `state` says online
 //!                               /heartbeat         retained
 //!                               /outbox            retained
+//!                               /update            retained: how it stands with its model and a release of one
 //!                               /ack/{consumer}    towards the device: what a consumer has committed
 //!                               /cmd/{id}          towards the device: what somebody asks of it
 //!                               /cmd/{id}/status   what has become of that, retained for a day
@@ -80,6 +81,8 @@ pub enum Channel {
     Heartbeat,
     /// The state of the outbox.
     Outbox,
+    /// The model, and a release on its way.
+    Update,
     /// What a consumer has committed.
     Ack(Name),
     /// What somebody asks of the device; the sender's id.
@@ -96,6 +99,7 @@ impl fmt::Display for Channel {
             Channel::Camera(camera) => write!(f, "camera/{camera}"),
             Channel::Heartbeat => f.write_str("heartbeat"),
             Channel::Outbox => f.write_str("outbox"),
+            Channel::Update => f.write_str("update"),
             Channel::Ack(consumer) => write!(f, "ack/{consumer}"),
             Channel::Command(id) => write!(f, "cmd/{id}"),
             Channel::CommandStatus(id) => write!(f, "cmd/{id}/status"),
@@ -162,6 +166,7 @@ impl DeviceTopics {
             [site, device, "state"] => (site, device, Channel::State),
             [site, device, "heartbeat"] => (site, device, Channel::Heartbeat),
             [site, device, "outbox"] => (site, device, Channel::Outbox),
+            [site, device, "update"] => (site, device, Channel::Update),
             [site, device, "alerts", camera] => (site, device, Channel::Alerts(camera.parse()?)),
             [site, device, "camera", camera] => (site, device, Channel::Camera(camera.parse()?)),
             [site, device, "ack", consumer] => (site, device, Channel::Ack(consumer.parse()?)),
@@ -219,6 +224,7 @@ mod tests {
             Just(Channel::State),
             Just(Channel::Heartbeat),
             Just(Channel::Outbox),
+            Just(Channel::Update),
         ]
     }
 

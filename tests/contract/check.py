@@ -81,7 +81,8 @@ def check_message(document, path):
     _, _, messages, retain = matching[0]
     kind = captured["payload"].get("type", "")
     if "alert" in messages:
-        message = messages["notice" if kind.startswith("org.vedette.notice.") else "alert"]
+        kinds = {"org.vedette.notice.": "notice", "org.vedette.update.": "updateStep"}
+        message = messages[next((name for prefix, name in kinds.items() if kind.startswith(prefix)), "alert")]
     else:
         (message,) = messages.values()
     validate(document.get(message["payload"]), captured["payload"], path.name)

@@ -13,7 +13,7 @@ use crate::agent::config::CameraId;
 use crate::agent::store::VerdictRow;
 use crate::base::clock::Wall;
 use crate::contract::command::{Command, CommandOutcome, CommandSink, NoRequest, time};
-use crate::contract::result::{Armed, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, as_sent};
+use crate::contract::result::{Armed, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, UpdateOffered, as_sent};
 
 pub use desk::{Clerk, Desk};
 
@@ -65,6 +65,10 @@ pub trait Device: Send + Sync {
     fn verdict(&self, verdict: VerdictRow) -> Result<(), Refusal>;
     /// Reads the configuration again; a line for each change.
     fn reload(&self) -> Result<Vec<String>, Refusal>;
+    /// Offers a release to the device; the offer's id.
+    fn update_model(&self, release: u64, rollout: Option<String>) -> Result<Uuid, Refusal>;
+    /// Calls a release off; the offer's id.
+    fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal>;
     /// Has the daemon end in good order; the service manager starts it again.
     fn restart(&self);
     /// How the device is, in full.
@@ -159,6 +163,13 @@ impl Control {
                 CommandOutcome::done(Value::Null)
             }
             Command::Reload {} => CommandOutcome::done(as_sent(&Reloaded { changes: self.device.reload()? })),
+            Command::UpdateModel { release, rollout } => {
+                let update = self.device.update_model(release, rollout)?;
+                CommandOutcome::done(as_sent(&UpdateOffered { update }))
+            }
+            Command::CancelUpdate { release } => {
+                CommandOutcome::done(as_sent(&UpdateOffered { update: self.device.cancel_update(release)? }))
+            }
             Command::Restart {} => {
                 self.device.restart();
                 CommandOutcome::done(Value::Null)
@@ -247,6 +258,15 @@ mod tests {
             Ok(vec!["clip.pre_roll_s: applied".into()])
         }
 
+        fn update_model(&self, release: u64, rollout: Option<String>) -> Result<Uuid, Refusal> {
+            assert_eq!((release, rollout.as_deref()), (7, Some("spring")));
+            Ok(Uuid::max())
+        }
+
+        fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal> {
+            release.map(|_| Uuid::max()).ok_or_else(|| Refusal::Impossible("no release is on its way".into()))
+        }
+
         fn restart(&self) {}
 
         fn diagnostics(&self) -> Diagnostics {
@@ -318,6 +338,11 @@ mod tests {
                 json!({"status": "accepted", "result": null}),
             ),
             (
+                json!({"command": "update_model", "release": 7, "rollout": "spring"}),
+                json!({"status": "accepted", "result": {"update": Uuid::max()}}),
+            ),
+            (json!({"command": "cancel_update"}), json!({"status": "rejected", "reason": "no release is on its way"})),
+            (
                 json!({"command": "reload"}),
                 json!({"status": "accepted", "result": {"changes": ["clip.pre_roll_s: applied"]}}),
             ),
@@ -336,6 +361,6 @@ mod tests {
             control.submit("cli", Command::Arm { camera: Some("roof".into()), until: None }),
             CommandOutcome::Rejected { .. }
         ));
-        assert_eq!(fake.notes.lock().expect("no panic").len(), 13);
+        assert_eq!(fake.notes.lock().expect("no panic").len(), 15);
     }
 }

@@ -216,6 +216,14 @@ impl Device for Live {
         Ok(self.take_over(config))
     }
 
+    fn update_model(&self, _: u64, _: Option<String>) -> Result<Uuid, Refusal> {
+        Err(Refusal::Impossible("this device takes no models from afar: its configuration has no [ota]".into()))
+    }
+
+    fn cancel_update(&self, _: Option<u64>) -> Result<Uuid, Refusal> {
+        Err(Refusal::Impossible("no release is on its way".into()))
+    }
+
     fn restart(&self) {
         self.restart.stop();
     }

@@ -86,6 +86,7 @@ fn patience(trouble: Trouble) -> (Duration, Duration) {
         Trouble::DiskLow | Trouble::Throttled => (s(30), s(300)),
         Trouble::ClipsDeleted | Trouble::AlertsGivenUp => (Duration::ZERO, LOSS_FOR),
         Trouble::ClockUnset => (s(300), s(10)),
+        Trouble::UpdatesFrozen | Trouble::ModelDamaged => (s(0), s(0)),
     }
 }
 

@@ -38,6 +38,7 @@ fn trouble_is_told_once_when_it_comes_and_once_when_it_goes() {
         let notice = |dispatch: Dispatch| match dispatch {
             Dispatch::Notice(n) => n,
             Dispatch::Alert(a) => panic!("no alert was raised: {a:?}"),
+            Dispatch::Update(u) => panic!("no release was offered: {u:?}"),
         };
         rig.queued().into_iter().map(|r| notice(r.dispatch)).collect::<Vec<_>>()
     };
