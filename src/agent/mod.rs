@@ -12,6 +12,7 @@ pub mod store;
 pub mod clip;
 pub mod upload;
 pub mod uplink;
+pub mod ota;
 pub mod control;
 pub mod http;
 pub mod run;

@@ -6,9 +6,13 @@
 
 pub mod atomic_file;
 pub mod backoff;
+#[cfg(feature = "agent")]
+pub mod child;
 pub mod clock;
 pub mod digest;
 pub mod error;
+pub mod fail_point;
+pub mod pace;
 pub mod progress;
 pub mod queue;
 pub mod stage;

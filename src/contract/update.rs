@@ -139,6 +139,8 @@ pub enum UpdateFault {
     WrongHardware,
     /// It needs a later agent.
     AgentTooOld,
+    /// This device's configuration asks for what it does not have.
+    Incompatible,
     /// No engine came of its networks.
     BuildFailed,
     /// What was to load it died, hung or took too much memory.
@@ -177,6 +179,7 @@ impl UpdateFault {
             UpdateFault::MalformedManifest => "malformed_manifest",
             UpdateFault::WrongHardware => "wrong_hardware",
             UpdateFault::AgentTooOld => "agent_too_old",
+            UpdateFault::Incompatible => "incompatible",
             UpdateFault::BuildFailed => "build_failed",
             UpdateFault::BuildCrashed => "build_crashed",
             UpdateFault::GoldenVectors => "golden_vectors",

@@ -63,6 +63,7 @@ impl Config {
             http,
             metrics,
             tensorrt,
+            ota,
         } = self;
         let mut changes = Changes::default();
         changes.of_device(device, &new.device);
@@ -93,6 +94,7 @@ impl Config {
         changes.at_restart("metrics.listen", *metrics != new.metrics);
         changes.of_adapters(adapters, &new.adapters);
         changes.at_restart("tensorrt", *tensorrt != new.tensorrt);
+        changes.at_restart("ota", *ota != new.ota);
         changes.0
     }
 

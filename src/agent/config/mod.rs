@@ -31,6 +31,7 @@ mod kind;
 mod local;
 mod locate;
 mod mqtt;
+mod ota;
 mod parse;
 mod place;
 mod problem;
@@ -105,6 +106,8 @@ pub struct Config {
     pub adapters: Adapters,
     /// The GPU's engine.
     pub tensorrt: TensorRt,
+    /// Where models come from over the air; none: they come with the package.
+    pub ota: Option<Ota>,
 }
 
 /// `[device]`
@@ -177,6 +180,42 @@ pub struct TensorRt {
     pub build_within: Duration,
     /// `cache_mb`: what plans may take on the disk, 32 to 8192 MB; the oldest go, never those in use; default 512 MB.
     pub cache_bytes: u64,
+}
+
+/// `[ota]`: where models come from over the air, and what they must show before they are trusted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ota {
+    /// `repository`: `https://host[:port][/path]` of a TUF repository (`metadata/`, `targets/`, `files/` below it), or a
+    /// directory. Here always a URL, without a slash at its end.
+    pub repository: String,
+    /// `root_file`: the root metadata that the device was given; all trust begins with it. What the file holds.
+    pub root_json: Vec<u8>,
+    /// `ca_file`: the only authorities that are trusted for the server's certificate; default the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// `cert_file`, `key_file`: the device's certificate and key, where the server asks for them.
+    pub client: Option<ClientFiles>,
+    /// `check_every_s`: how often the signed metadata are looked at, 10 to 604,800 s; default 3,600 s.
+    pub check_every: Duration,
+    /// `limit_kbps`: at most so fast, 8 to 10,000,000 kbit/s; default as fast as it goes. Here bytes a second.
+    pub limit_bytes_per_s: Option<u64>,
+    /// `schedule`: releases are fetched and put in within the spans of this `[schedule.<name>]`; default at any time.
+    pub schedule: Option<Schedule>,
+    /// `shadow_s`: how long a new model looks on before it serves, 0 to 604,800 s; default 600 s.
+    pub shadow: Duration,
+    /// `trial_s`: how long it serves before it is what the device goes back to, 5 to 604,800 s; default 1,800 s.
+    pub trial: Duration,
+    /// `min_agreement`: the share of windows on which it must raise what the model before it raises, 0 to 1; default 0.8.
+    pub min_agreement: f32,
+    /// `max_alert_factor`: so many times the alerts of the device's history are let pass, 1 to 100; default 3.
+    pub max_alert_factor: u32,
+    /// `max_model_mb`: the files of a model have at most so much, 1 to 4,000 MB (10^6 bytes); default 500 MB.
+    pub max_model_bytes: u64,
+    /// `proof_memory_mb`: memory that loading and proving a model may take, 128 to 32,768 MB; default 2,000 MB.
+    pub proof_memory_bytes: u64,
+    /// `proof_within_s`: the longest that it may take, 10 to 7,200 s; default 300 s.
+    pub proof_within: Duration,
+    /// `hardware`: classes that this device counts as, besides those that it finds by itself.
+    pub hardware: Vec<String>,
 }
 
 /// What a model's networks compute in. A model carries some or all of them; its manifest says how far each may be from its

@@ -15,7 +15,7 @@ use super::section::{Document, Section, line_of};
 use super::units::Unit;
 use super::{
     Camera, Clip, Config, Device, EngineChoice, Incident, Model, Paths, Precision, Storage, adapters, camera, files,
-    http, mqtt, place, schedule, tensorrt, upload,
+    http, mqtt, ota, place, schedule, tensorrt, upload,
 };
 use crate::contract::alert::{NORMAL, Severity};
 
@@ -96,6 +96,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
     let upload = root.section("upload", |s| upload::read(s, &context));
     let http = root.section("http", |s| http::read(s, base_dir));
     let metrics = root.section("metrics", http::metrics);
+    let ota = root.optional_section("ota", |s| ota::read(s, &context));
     let tensorrt = root.section("tensorrt", |s| tensorrt::read(s, base_dir));
     context.schedules?;
     Some(Config {
@@ -113,6 +114,7 @@ fn read(root: &mut Section<'_>, base_dir: &Path) -> Option<Config> {
         metrics: metrics?,
         adapters: adapters?,
         tensorrt: tensorrt?,
+        ota: ota?,
     })
 }
 

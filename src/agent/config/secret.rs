@@ -49,10 +49,15 @@ pub struct TlsPem {
 impl MqttTls {
     /// Reads the files as they are now.
     pub fn read(&self) -> Result<TlsPem, SecretError> {
-        let pair = |ClientFiles { cert, key }: &ClientFiles| {
-            Ok::<_, SecretError>((read_certificates(cert)?, read_private_key(key)?))
-        };
-        Ok(TlsPem { ca: read_certificates(&self.ca_file)?, client: self.client.as_ref().map(pair).transpose()? })
+        let client = self.client.as_ref().map(ClientFiles::read).transpose()?;
+        Ok(TlsPem { ca: read_certificates(&self.ca_file)?, client })
+    }
+}
+
+impl ClientFiles {
+    /// Reads the files as they are now.
+    pub fn read(&self) -> Result<(Vec<u8>, SecretPem), SecretError> {
+        Ok((read_certificates(&self.cert)?, read_private_key(&self.key)?))
     }
 }
 

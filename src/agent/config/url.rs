@@ -120,6 +120,31 @@ pub(super) fn upload<'a>() -> Kind<'a, Place> {
     })
 }
 
+/// Where releases are looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Repository {
+    /// All of it, without a slash at its end; `file://` for a directory.
+    pub(super) url: String,
+    /// None: a directory of this machine.
+    pub(super) web: Option<Web>,
+}
+
+/// `https://host[:port][/path]`, the same with `http`, or a directory of this machine.
+pub(super) fn repository(base_dir: &std::path::Path) -> Kind<'_, Repository> {
+    Kind::of_text("https://host[:port][/path], or the path of a directory", move |text| {
+        if !text.contains("://") {
+            let dir = super::files::resolve(base_dir, text)?;
+            let url = std::path::absolute(&dir).ok().and_then(|dir| url::Url::from_directory_path(dir).ok());
+            let url = url.ok_or_else(|| Fault::new("is no path of a directory"))?;
+            return Ok(Repository { url: url.as_str().trim_end_matches('/').to_owned(), web: None });
+        }
+        let parts = Parts::of(text, &["https", "http"])?;
+        plain_path(&parts)?;
+        let web = web(text, parts.scheme, &parts);
+        Ok(Repository { url: web.url.clone(), web: Some(web) })
+    })
+}
+
 /// An S3 service's address.
 pub(super) fn endpoint_of_s3<'a>() -> Kind<'a, Web> {
     Kind::of_text("https://host[:port], the address of the S3 service", |text| {

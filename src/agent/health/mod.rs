@@ -10,11 +10,13 @@
 //! | `power` | power by rail, the power mode |
 //! | `memory` | memory, and what work waits for |
 //! | `wear` | the age of flash |
+//! | `hardware` | what a model may be made for |
 //! | `sysfs` | one file |
 //!
 //! What does not belong here: judging (what counts as too hot or too full is the reader's affair) and the clocks
 //! themselves (`base::clock`).
 
+mod hardware;
 mod memory;
 mod power;
 mod sensors;
@@ -25,5 +27,6 @@ mod wear;
 #[cfg(test)]
 mod machines;
 
+pub use hardware::hardware_classes;
 pub use memory::available_memory_bytes;
 pub use sensors::{ClockReading, Readings, Sensors};

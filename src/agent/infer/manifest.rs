@@ -33,6 +33,10 @@ pub struct Manifest {
     pub kind: String,
     /// The oldest agent that understands this model.
     pub minimum_agent: Version,
+    /// Classes of hardware that it is for, of which a device counts as at least one; empty: any. `x86_64`, `aarch64`,
+    /// `jetson-orin-nano`, ... (see `health::hardware`), or what a device's `[ota] hardware` says.
+    #[serde(default)]
+    pub hardware: Vec<String>,
     /// Classes in the order of the head's output; at least two, one of them [`NORMAL`].
     pub classes: Vec<String>,
     /// Frames a second that it was trained at; above 0, at most 60.

@@ -20,6 +20,7 @@ pub fn manifest() -> Manifest {
         name: "scripted".into(),
         version: Version::new(0, 1, 0),
         kind: CNN_LSTM.into(),
+        hardware: Vec::new(),
         minimum_agent: Version::new(0, 1, 0),
         classes: vec!["Fighting".into(), NORMAL.into()],
         sample_fps: 8.0,

@@ -18,7 +18,7 @@ use object_store::client::{
 };
 
 use super::UploadCounters;
-use super::pace::Bucket;
+use crate::base::pace::Bucket;
 use crate::base::clock::Clock;
 
 /// How long a connection may take to come about.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `plan` decides (pure), `remote` is the server through `object_store`, `line` the HTTP under it with its bandwidth and
-//! its patience, `pace` the bandwidth (pure), `worker` does one clip at a time.
+//! its patience, `base::pace` the bandwidth, `worker` does one clip at a time.
 //!
 //! What does not belong here: who may ask (`control`), what a clip contains (`clip`), the rows (`store`).
 //!
@@ -19,7 +19,6 @@
 //! - A server that is away, or refuses, delays all clips and loses none; a clip that goes wrong lets others past it.
 
 mod line;
-mod pace;
 mod plan;
 mod remote;
 mod worker;

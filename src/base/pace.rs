@@ -2,33 +2,34 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Mono;
+use super::clock::Mono;
 
 /// What may go at once after a pause.
 const BURST: Duration = Duration::from_millis(250);
 /// Pieces that are asked for at once.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 512..=65_536;
 
-/// See the module's doc. One for all that is sent, so that the limit holds for all of it together.
+/// See the module's doc. One for all that shares a limit, so that the limit holds for all of it together.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     bytes_per_s: u64,
     /// When all that was taken so far has gone, at the rate.
     gone_at: Mono,
 }
 
 impl Bucket {
-    pub(super) fn new(bytes_per_s: u64) -> Bucket {
+    /// An empty one.
+    pub fn new(bytes_per_s: u64) -> Bucket {
         Bucket { bytes_per_s: bytes_per_s.max(1), gone_at: Mono::ZERO }
     }
 
     /// How much to ask for at once: a tenth of a second's worth, so that the line is never long idle nor long busy.
-    pub(super) fn piece_bytes(&self) -> usize {
+    pub fn piece_bytes(&self) -> usize {
         (self.bytes_per_s / 10).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end()) as usize
     }
 
     /// Takes so many bytes; how long they must wait before they go.
-    pub(super) fn take(&mut self, now: Mono, bytes: usize) -> Duration {
+    pub fn take(&mut self, now: Mono, bytes: usize) -> Duration {
         let start = self.gone_at.max(now.back(BURST));
         let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
         self.gone_at = start + takes;
