@@ -659,6 +659,7 @@ pub fn alert(camera: &str, now: Wall) -> Alert {
             threshold: 0.5,
             close_reason: None,
             model: None,
+            later_model: None,
         },
         clip: None,
         severity: Severity::Severe,

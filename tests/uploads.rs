@@ -53,7 +53,6 @@ impl Shelf {
         let context = DeviceContext {
             site: "test".into(),
             device: "unit".into(),
-            model: None,
             outbox: OutboxPolicy::Queue {
                 consumers: Vec::new(),
                 keep: Duration::from_secs(86_400),
@@ -108,6 +107,8 @@ impl Shelf {
             peak_fps: 8.0,
             threshold: 0.5,
             windows: 2,
+            model: None,
+            later_model: None,
         };
         let id = incident.id;
         let clock = ClockState { synchronised: true, estimated_error_ms: None };

@@ -49,7 +49,6 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Value> {
     let context = DeviceContext {
         site: "bench".into(),
         device: "this-machine".into(),
-        model: None,
         outbox: OutboxPolicy::Queue {
             consumers: vec![CONSUMER.into()],
             keep: Duration::from_secs(86_400),
@@ -119,6 +118,8 @@ fn record(store: &Store, clock: &dyn Clock) -> anyhow::Result<()> {
         peak_fps: 8.0,
         threshold: 0.5,
         windows: 2,
+        model: None,
+        later_model: None,
     };
     let label = clock.wall();
     let clock_state = ClockState { synchronised: true, estimated_error_ms: None };

@@ -94,7 +94,6 @@ fn with_store(dir: &Path, work: impl FnOnce(&Store)) {
     let context = DeviceContext {
         site: "harbour".into(),
         device: "d1".into(),
-        model: None,
         outbox: OutboxPolicy::Queue {
             consumers: vec!["soc".into()],
             keep: Duration::from_secs(86_400),
@@ -172,5 +171,7 @@ fn incident(n: u8) -> Incident {
         peak_fps: 8.0,
         threshold: 0.5,
         windows: 2,
+        model: None,
+        later_model: None,
     }
 }

@@ -176,8 +176,11 @@ pub struct IncidentReport {
     /// Why it closed: `quiet`, `max_length`, `camera_lost`, `stopped`, `interrupted` (the daemon was killed), `requested`
     /// (footage that a command asked for: it was over before it began).
     pub close_reason: Option<String>,
-    /// The model that saw it; absent where nothing was seen.
+    /// The model that saw it begin; absent where nothing was seen.
     pub model: Option<ModelRef>,
+    /// The model that took over while it was open; absent: none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later_model: Option<ModelRef>,
 }
 
 /// Which model, exactly.

@@ -446,6 +446,7 @@ pub(crate) mod tests {
                 threshold: 0.8,
                 close_reason: None,
                 model: Some(ModelRef { name: "activity-v1".into(), version: "1.0.0".into(), digest: "ab".repeat(32) }),
+                later_model: None,
             },
             clip: Some(ClipReport { event_offset_ms: Some(10_000), ..ClipReport::default() }),
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
 use super::outbox::OutboxStatus;
+use super::update::UpdateStatus;
 use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
 
 /// `.../heartbeat`
@@ -302,6 +303,10 @@ pub trait HealthSource: Send + Sync {
     fn report(&self) -> HealthReport;
     /// What it is.
     fn facts(&self) -> DeviceFacts;
+    /// How it stands with its updates; none where it takes none.
+    fn update(&self) -> Option<UpdateStatus> {
+        None
+    }
     /// Its cameras.
     fn cameras(&self) -> Vec<CameraCondition>;
     /// The clock. Must not block.

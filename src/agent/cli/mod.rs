@@ -13,6 +13,7 @@ mod engine;
 mod evaluate;
 mod frames;
 mod incidents;
+mod model;
 mod out;
 mod replay;
 mod run;
@@ -69,6 +70,7 @@ enum Command {
     Frames(frames::FramesArgs),
     Views(views::ViewsArgs),
     Incidents(incidents::IncidentsArgs),
+    Model(model::ModelCommand),
     Store(store::StoreArgs),
     Status(status::StatusArgs),
     TestAlert(test_alert::TestAlertArgs),
@@ -179,6 +181,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Frames(args) => logs(log::LevelFilter::Warn).and_then(|()| frames::run(args)),
         Command::Views(args) => logs(log::LevelFilter::Warn).and_then(|()| views::run(args)),
         Command::Incidents(args) => incidents::run(args),
+        Command::Model(args) => logs(log::LevelFilter::Warn).and_then(|()| model::run(args)),
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),
         Command::TestAlert(args) => test_alert::run(args),

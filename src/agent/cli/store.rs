@@ -8,7 +8,6 @@ use super::out::Out;
 use super::{ConfigArgs, Outcome};
 use crate::agent::config::{self, Config};
 use crate::agent::health::Sensors;
-use crate::agent::infer::model::Model;
 use crate::agent::run::repair::recover;
 use crate::agent::run::{labels, outbox_policy};
 use crate::agent::store::{CheckReport, DeviceContext, Repair, check, database_path};
@@ -74,7 +73,6 @@ fn context(config: &Config, clock: &Arc<dyn Clock>) -> DeviceContext {
     DeviceContext {
         site: config.device.site.clone(),
         device: config.device.id.clone(),
-        model: Model::open(&config.model.dir).ok().map(|m| m.reference()),
         outbox: outbox_policy(config),
         labels: labels(config),
         clock_state: Arc::new(move || sensors.clock(clock.wall()).into()),

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use uuid::Uuid;
 
-use super::socket_path;
+use super::{Install, socket_path};
 use crate::contract::command::{Command, CommandOutcome};
 
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -54,6 +54,22 @@ pub async fn link(runtime_dir: &Path, incident: Uuid, timeout: Duration) -> Resu
 /// Has the clip of an incident sent; how that stands, or `{"refused": why}`.
 pub async fn upload(runtime_dir: &Path, incident: Uuid, timeout: Duration) -> Result<serde_json::Value, ClientError> {
     request(runtime_dir, "POST", &format!("/v1/incidents/{incident}/upload"), Vec::new(), timeout).await
+}
+
+/// How the device stands with its model, or what became of releases (`history`), or `{"refused": why}`.
+pub async fn updates(runtime_dir: &Path, history: bool, timeout: Duration) -> Result<serde_json::Value, ClientError> {
+    let route = if history { "/v1/update/history" } else { "/v1/update" };
+    request(runtime_dir, "GET", route, Vec::new(), timeout).await
+}
+
+/// Offers a release; the offer's id, or `{"refused": why}`.
+pub async fn install(
+    runtime_dir: &Path,
+    install: &Install,
+    timeout: Duration,
+) -> Result<serde_json::Value, ClientError> {
+    let body = serde_json::to_vec(install).expect("a path and a number");
+    request(runtime_dir, "POST", "/v1/update", body, timeout).await
 }
 
 async fn request<T: serde::de::DeserializeOwned>(
@@ -133,6 +149,7 @@ mod tests {
                 true => Ok(serde_json::json!({"state": "queued"})),
                 false => Err("no such clip".into()),
             }),
+            updates: Arc::new(|_| Err("no updates here".into())),
             status: Arc::new(|| serde_json::json!({"up": true})),
         };
         let stop = StopToken::new();

@@ -9,6 +9,8 @@
 //! | `POST /v1/commands` | body: a [`Command`]; a [`CommandOutcome`], 200 accepted, 409 rejected, 500 failed |
 //! | `GET /v1/incidents/{id}/link` | links to its clip and the picture of its peak, or 409 and why not |
 //! | `POST /v1/incidents/{id}/upload` | has its clip sent; how that stands, or 409 and why not |
+//! | `GET /v1/update`, `GET /v1/update/history` | how the device stands with its model; what became of releases |
+//! | `POST /v1/update` | body: [`Install`]; the offer's id, or 409 and why not |
 //!
 //! What does not belong here: deciding anything. Commands go to the [`CommandSink`] it was given.
 
@@ -42,6 +44,27 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A question about an incident, and its answer or why there is none.
 pub type Ask = Arc<dyn Fn(Uuid) -> Result<serde_json::Value, String> + Send + Sync>;
 
+/// A release from a directory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Install {
+    /// The copy of a repository: an absolute path.
+    pub dir: PathBuf,
+    /// Which of its releases.
+    pub release: u64,
+}
+
+/// What is asked about updates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskUpdates {
+    /// How the device stands.
+    Status,
+    /// What became of releases.
+    History,
+    /// A release is offered.
+    Install(Install),
+}
+
 /// What the routes stand on.
 #[derive(Clone)]
 pub struct Api {
@@ -51,6 +74,8 @@ pub struct Api {
     pub link: Ask,
     /// Has the clip of an incident sent; how that stands, or why not.
     pub upload: Ask,
+    /// Answers about updates, or why not.
+    pub updates: Arc<dyn Fn(AskUpdates) -> Result<serde_json::Value, String> + Send + Sync>,
     /// Takes a snapshot of the device's health.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -116,6 +141,8 @@ fn routes(api: Api) -> Router {
         .route("/v1/commands", post(command))
         .route("/v1/incidents/{id}/link", get(link))
         .route("/v1/incidents/{id}/upload", post(upload))
+        .route("/v1/update", get(update).post(install))
+        .route("/v1/update/history", get(history))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
 }
@@ -143,6 +170,18 @@ async fn link(State(api): State<Api>, UrlPath(incident): UrlPath<Uuid>) -> Respo
 
 async fn upload(State(api): State<Api>, UrlPath(incident): UrlPath<Uuid>) -> Response {
     blocking(move || answer((api.upload)(incident))).await
+}
+
+async fn update(State(api): State<Api>) -> Response {
+    blocking(move || answer((api.updates)(AskUpdates::Status))).await
+}
+
+async fn history(State(api): State<Api>) -> Response {
+    blocking(move || answer((api.updates)(AskUpdates::History))).await
+}
+
+async fn install(State(api): State<Api>, Json(install): Json<Install>) -> Response {
+    blocking(move || answer((api.updates)(AskUpdates::Install(install)))).await
 }
 
 /// The answer, or why there is none, for the person who asked.

@@ -12,6 +12,9 @@
 //!       └── (cool-down of its class begins)       Closed: MaxLength, then Opened at once, without cool-down
 //! ```
 //!
+//! Another model may take over (`serve`): its scores decide from then on, by its classes and thresholds. An incident that
+//! is open goes on under the thresholds that it was opened by, as far as they know its classes, and says both models.
+//!
 //! While a camera is disarmed nothing opens on it, and what is seen then does not count towards what opens later. An
 //! incident that is open goes on and closes by its own rules; at its maximum length no other follows it.
 //!
@@ -25,7 +28,7 @@ use uuid::Uuid;
 use crate::agent::config::{self, CameraId};
 use crate::agent::infer::Score;
 use crate::base::clock::Mono;
-use crate::contract::alert::NORMAL;
+use crate::contract::alert::{ModelRef, NORMAL};
 
 use super::trigger::{Levels, Peak, Run, Trigger, sane};
 use super::{CloseReason, EvidenceSource, Incident, Transition};
@@ -107,11 +110,27 @@ impl Machine {
     /// A machine for a model with these classes, in the manifest's order.
     pub fn new(classes: Vec<String>, settings: config::Incident, thresholds: Thresholds) -> Self {
         Machine {
-            rules: Rules { classes, settings, thresholds },
+            rules: Rules { classes, settings, thresholds, model: None },
             watches: BTreeMap::new(),
             tests: Vec::new(),
             counters: MachineCounters::default(),
         }
+    }
+
+    /// The same for this model.
+    pub fn of_model(mut self, model: ModelRef) -> Self {
+        self.rules.model = Some(model);
+        self
+    }
+
+    /// Another model's scores come from now on, of these classes and under these thresholds; those of cameras stay.
+    pub fn serve(&mut self, model: ModelRef, classes: Vec<String>, thresholds: BTreeMap<String, f32>) {
+        let thresholds = Thresholds { model: thresholds, cameras: self.rules.thresholds.cameras.clone() };
+        let (before, old) = (std::mem::replace(&mut self.rules.thresholds, thresholds), &self.rules.classes);
+        for watch in self.watches.values_mut() {
+            watch.model_is(old, &classes, &model, &before);
+        }
+        (self.rules.classes, self.rules.model) = (classes, Some(model));
     }
 
     /// Other settings from now on. An open incident goes on under them; what it reported stays.
@@ -201,6 +220,8 @@ fn test_incident(camera: CameraId, now: Mono, id: Uuid) -> Incident {
         peak_fps: 0.0,
         threshold: 0.0,
         windows: 0,
+        model: None,
+        later_model: None,
     }
 }
 
@@ -210,11 +231,18 @@ struct Rules {
     classes: Vec<String>,
     settings: config::Incident,
     thresholds: Thresholds,
+    model: Option<ModelRef>,
 }
 
 impl Rules {
-    fn levels(&self, camera: &CameraId, class: usize) -> Option<Levels> {
-        let threshold = self.thresholds.of(camera, &self.classes[class])?;
+    /// `kept` are the thresholds of an incident that was opened under another model.
+    fn threshold(&self, camera: &CameraId, class: usize, kept: Option<&Thresholds>) -> Option<f32> {
+        let class = &self.classes[class];
+        kept.and_then(|kept| kept.of(camera, class)).or_else(|| self.thresholds.of(camera, class))
+    }
+
+    fn levels(&self, camera: &CameraId, class: usize, kept: Option<&Thresholds>) -> Option<Levels> {
+        let threshold = self.threshold(camera, class, kept)?;
         // A level of zero would hold for ever, so hysteresis reaches at most halfway down.
         let hold = (threshold - self.settings.hysteresis).max(threshold / 2.0);
         Some(Levels { threshold, hold, min_windows: self.settings.min_windows })
@@ -235,6 +263,8 @@ struct Open {
     incident: Incident,
     reported_at: Mono,
     reported_peak: f32,
+    /// Those of the model that it was opened under, if another has taken over.
+    kept: Option<Thresholds>,
 }
 
 /// One camera.
@@ -249,6 +279,16 @@ struct Watch {
 }
 
 impl Watch {
+    /// What is known of a class stays known, by its name.
+    fn model_is(&mut self, old: &[String], new: &[String], model: &ModelRef, thresholds: &Thresholds) {
+        let mut known: BTreeMap<&String, Trigger> = old.iter().zip(std::mem::take(&mut self.triggers)).collect();
+        self.triggers = new.iter().map(|class| known.remove(class).unwrap_or_default()).collect();
+        if let Some(open) = &mut self.open {
+            open.kept.get_or_insert_with(|| thresholds.clone());
+            open.incident.later_model = (open.incident.model.as_ref() != Some(model)).then(|| model.clone());
+        }
+    }
+
     /// What was seen before says nothing about what comes next.
     fn forget(&mut self) {
         self.last_end = None;
@@ -283,7 +323,7 @@ impl Watch {
         let weight = rules.settings.smoothing;
         let mut strongest: Option<(usize, f32)> = None;
         for (class, trigger) in self.triggers.iter_mut().enumerate() {
-            let levels = rules.levels(&score.camera, class);
+            let levels = rules.levels(&score.camera, class, self.open.as_ref().and_then(|o| o.kept.as_ref()));
             let smoothed = trigger.add(score, class, weight, levels);
             if trigger.is_active() && strongest.is_none_or(|(_, s)| smoothed > s) {
                 strongest = Some((class, smoothed));
@@ -360,11 +400,13 @@ impl Watch {
             peak_fps: 0.0,
             threshold: rules.thresholds.of(&score.camera, &rules.classes[class]).unwrap_or(1.0),
             windows: run.windows,
+            model: rules.model.clone(),
+            later_model: None,
         };
         incident.set_peak(rules, &run.peak);
         incident.peak_at = incident.peak_at.max(start);
         out.push(Transition::Opened(incident.clone()));
-        self.open = Some(Open { reported_at: score.end, reported_peak: incident.peak_score, incident });
+        self.open = Some(Open { reported_at: score.end, reported_peak: incident.peak_score, kept: None, incident });
     }
 
     /// Without scores nothing else would ever close an incident.
@@ -395,7 +437,7 @@ impl Open {
             class_changed = incident.class != rules.classes[class];
             if class_changed {
                 incident.class.clone_from(&rules.classes[class]);
-                incident.threshold = rules.thresholds.of(&incident.camera, &incident.class).unwrap_or(1.0);
+                incident.threshold = rules.threshold(&incident.camera, class, self.kept.as_ref()).unwrap_or(1.0);
             }
             incident.set_peak(rules, &peak);
         }

@@ -29,6 +29,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::agent::config::CameraId;
 use crate::base::clock::{Mono, Wall};
+use crate::contract::alert::ModelRef;
 
 pub use machine::{
     Input, Machine, MachineCounters, PEAK_STEP, SCORES_STALE_AFTER, TEST_CLASS, TEST_LENGTH, Thresholds,
@@ -83,6 +84,10 @@ pub struct Incident {
     pub threshold: f32,
     /// Windows that support it.
     pub windows: u32,
+    /// The model that saw it begin; none where nothing was seen.
+    pub model: Option<ModelRef>,
+    /// The model that has taken over since, if one has.
+    pub later_model: Option<ModelRef>,
 }
 
 /// What footage that somebody asked for is reported as.
@@ -104,6 +109,8 @@ impl Incident {
             peak_fps: 0.0,
             threshold: 0.0,
             windows: 0,
+            model: None,
+            later_model: None,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What an update needs of the rest of the device. `run` implements it.
 
-use uuid::Uuid;
-
 use super::fault::Trouble;
 use super::judge::{ShadowSeen, TrialSeen};
 use crate::agent::infer::Engine;
@@ -36,8 +34,8 @@ pub trait Bench: Send + Sync {
     fn shadow_seen(&self) -> ShadowSeen;
     /// Lets go of what looks on.
     fn end_shadow(&self);
-    /// What looks on serves from now on: returns when it does.
-    fn promote(&self) -> Result<(), Trouble>;
+    /// What looks on, this model, serves from now on: returns when it does.
+    fn promote(&self, model: &Model) -> Result<(), Trouble>;
     /// What has been seen of what serves, since it does.
     fn trial_seen(&self) -> TrialSeen;
     /// Another model serves again: returns when it does.
@@ -60,5 +58,3 @@ pub trait Journal: Send + Sync {
     fn trouble(&self, trouble: Notice, words: Option<String>);
 }
 
-/// Ids for offers.
-pub type Ids = fn() -> Uuid;

@@ -400,7 +400,8 @@ impl Updater {
 
     /// From here on it serves: first on the disk, then in fact.
     fn begin_trial(&mut self, attempt: &Attempt, stop: &StopToken) -> Result<(), Trouble> {
-        let hot = self.parts.bench.is_hot(self.slots.open(&slot_of(attempt)?)?.manifest());
+        let model = self.slots.open(&slot_of(attempt)?)?;
+        let hot = self.parts.bench.is_hot(model.manifest());
         if stop.is_stopped() {
             return Err(Trouble::Stopped);
         }
@@ -421,7 +422,7 @@ impl Updater {
             while !stop.wait(JUDGE_EVERY) {}
             return Err(Trouble::Stopped);
         }
-        self.parts.bench.promote()
+        self.parts.bench.promote(&model)
     }
 
     fn trial(&mut self, attempt: &Attempt, stop: &StopToken) -> Result<(), Trouble> {

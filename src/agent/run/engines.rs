@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::health::Health;
 use crate::agent::infer::Engine;
 use crate::base::error::Chain;
+use crate::base::stage::{Ended, Stage};
 use crate::base::stop::StopToken;
 
 /// How often the keeper looks after an engine that serves.
@@ -24,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After an engine has failed, or could not be made for want of something that may come.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
+/// A keeper that was told to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// An engine that has served for a minute takes no process with it.
 const SETTLED_AFTER_LOOKS: u32 = 120;
 /// Between two tries to have any engine at all.
@@ -88,6 +91,14 @@ impl Handover {
         *place.lock().expect("nothing panics under this lock") = Some(engine);
     }
 
+    /// Nothing that was offered or kept is of use any more: it is of another model.
+    pub fn clear(&self) {
+        for place in [&self.offered, &self.spare, &self.failed] {
+            drop(place.lock().expect("nothing panics under this lock").take());
+        }
+        self.broken.store(false, Ordering::Relaxed);
+    }
+
     fn spare(&self) -> Option<Engine> {
         self.spare.lock().expect("nothing panics under this lock").take()
     }
@@ -100,6 +111,44 @@ impl Handover {
     /// Whether that was said since this was last asked.
     pub fn was_broken(&self) -> bool {
         self.broken.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The thread of the keeper; one at most.
+///
+/// Locks: one, over which it is; held while one ends.
+#[derive(Default)]
+pub struct Keepers(Mutex<Option<(StopToken, Stage)>>);
+
+impl Keepers {
+    /// Starts one; it is not the watchdog's, and its panic costs the better engine and nothing else.
+    pub fn start(&self, keeper: Keeper) -> std::io::Result<()> {
+        let stop = StopToken::new();
+        let lost = || log::error!("there will be no better engine: its keeper panicked");
+        let stage = Stage::spawn("engine", lost, {
+            let stop = stop.clone();
+            move || keeper.run(&stop)
+        })?;
+        *self.0.lock().expect("nothing panics under this lock") = Some((stop, stage));
+        Ok(())
+    }
+
+    /// Ends it; it breaks off what it is at.
+    pub fn stop(&self) {
+        let keeper = self.0.lock().expect("nothing panics under this lock").take();
+        if let Some((stop, stage)) = keeper {
+            stop.stop();
+            if !matches!(stage.join(ENDS_WITHIN), Ended::Done) {
+                log::warn!("the keeper of the better engine did not end in time");
+            }
+        }
+    }
+
+    /// The thread, told to end.
+    pub fn ending(&self) -> Option<Stage> {
+        let (stop, stage) = self.0.lock().expect("nothing panics under this lock").take()?;
+        stop.stop();
+        Some(stage)
     }
 }
 

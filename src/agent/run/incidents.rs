@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::events::{Event, Events};
 use super::health::Health;
+use super::serving::InUse;
 use crate::agent::clip::ClipOrder;
 use crate::agent::config::{self, CameraId, Schedule};
 use crate::agent::control::{ArmingWish, Incidents};
@@ -56,6 +57,8 @@ pub enum Work {
     Test(CameraId, Arc<AtomicBool>, Answer),
     /// Footage of a time, likewise.
     Clip(CameraId, (Wall, Wall), Arc<AtomicBool>, Answer),
+    /// Another model's scores come from here on.
+    Model(Box<InUse>),
     /// New settings, in force from here on.
     Reconfigure(Box<Settings>),
 }
@@ -245,6 +248,10 @@ impl Worker {
                     log::debug!("incident: nobody waits for the clip's id any more");
                 }
             }
+            Work::Model(model) => {
+                let InUse { reference, manifest } = *model;
+                self.parts.machine.serve(reference, manifest.classes.clone(), manifest.thresholds.clone());
+            }
             Work::Reconfigure(settings) => {
                 self.parts.clip = settings.clip;
                 self.parts.schedules = settings.schedules;
@@ -292,6 +299,9 @@ impl Worker {
             let opens = matches!(transition, Transition::Opened(_));
             if opens {
                 self.parts.health.incident_opened(&transition.incident().camera);
+                if transition.incident().source == EvidenceSource::Classifier {
+                    self.parts.health.incident_seen();
+                }
             }
             let recorded = self.carry_out(transition);
             if opens {

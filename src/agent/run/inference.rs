@@ -3,17 +3,20 @@
 //! What several cameras have queued by the time a pass begins goes into that pass. An engine that gains by batches (a GPU)
 //! waits a few milliseconds for a camera whose frame is due (`company`), the CPU for none. How often the model is shown a picture when there is too little time for all is `pressure`'s affair; here the time is taken.
 
+pub mod beside;
 pub mod company;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::beside::{Board, Gallery};
 use self::company::Company;
 use super::engines::Handover;
 use super::events::{Event, Events};
 use super::health::Health;
 use super::incidents::{Inbox, Work};
+use super::serving::Serving;
 use super::pressure::{INTERVAL, Interval, Pressure};
 use crate::agent::capture::Frame;
 use crate::agent::infer::classifier::{Classifier, InferError};
@@ -49,6 +52,12 @@ pub struct Inference {
     pub handover: Arc<Handover>,
     /// Whom a pass may wait for.
     pub company: Company,
+    /// What another model is asked to do, and what is seen of it.
+    pub board: Arc<Board>,
+    /// The model that looks on, if one does.
+    pub gallery: Gallery,
+    /// The model that serves, for everybody else.
+    pub serving: Arc<Serving>,
 }
 
 impl Inference {
@@ -58,6 +67,7 @@ impl Inference {
         while self.round(&mut watch).is_continue() {
             beat.beat();
         }
+        self.board.close();
         beat.end();
     }
 
@@ -66,12 +76,14 @@ impl Inference {
         if let Some(engine) = self.handover.take() {
             self.take_over(engine, watch);
         }
+        self.attend(watch);
         match self.frames.pop(ROUND) {
             Popped::Item(first) => watch.busy += self.pass(first, &mut watch.failures),
             Popped::TimedOut => {}
             Popped::Closed => return ControlFlow::Break(()),
         }
         if let Some(interval) = watch.interval(self.clock.now(), &self.health) {
+            self.board.interval(&interval);
             let rate = watch.pressure.after(interval);
             self.health.interval(interval, rate, watch.pressure.slowed_by());
         }
@@ -115,12 +127,31 @@ impl Inference {
         watch.failures = Failures::default();
     }
 
+    /// Lets another model look on, or serve.
+    fn attend(&mut self, watch: &mut Watch) {
+        let Some((beside, back)) = self.gallery.attend(&self.board) else { return };
+        let info = beside.classifier.engine().clone();
+        let old = std::mem::replace(&mut self.classifier, beside.classifier);
+        // In the order of the scores: those before it are the other model's.
+        self.inbox.push(Work::Model(Box::new(beside.model.clone())));
+        self.health.model_is(&beside.model, info.clone());
+        log::info!("model {} serves now, on {}", beside.model.manifest.title(), info.runtime);
+        self.serving.is(beside.model);
+        watch.failures = Failures::default();
+        if let Err(unwanted) = back.send(old) {
+            drop(unwanted);
+        }
+    }
+
     /// One pass; what it took.
     fn pass(&mut self, first: Frame, failures: &mut Failures) -> Duration {
         let batch = self.batch(first);
         let began = self.clock.now();
         let results = self.classifier.push_batch(&batch);
         let took = self.clock.now().since(began);
+        if !self.gallery.is_empty() && self.frames.len() <= batch.len() {
+            self.gallery.look(self.clock.now(), &batch, &results, &self.board);
+        }
         failures.count(&results);
         if failures.too_many() {
             self.handover.is_broken();
@@ -135,6 +166,9 @@ impl Inference {
                 }
                 Ok(None) => {}
                 Err(e) => {
+                    if !matches!(e, InferError::View { .. }) {
+                        self.board.failed();
+                    }
                     // An engine that fails may fail eight times a second; the counter tells the rest.
                     let why = Chain(&e).to_string();
                     if self.health.inference_failed(&frame.camera, why.clone()) {

@@ -13,12 +13,14 @@ use super::doors;
 use super::health::Health;
 use super::incidents::{Inbox, Work};
 use super::overrides::Overrides;
+use super::serving::Serving;
 use super::wishes::{limits, settings};
 use crate::agent::capture::Snapshots;
 use crate::agent::clip::Rules;
 use crate::agent::config::{self, Applies, CameraId, Config};
 use crate::agent::control::{ArmingWish, Device, Refusal};
 use crate::agent::http::links::Links;
+use crate::agent::ota::updates::{UpdateError, Updates};
 use crate::agent::store::{AuditEntry, Store, StoreCounters, StoreError, VerdictRow};
 use crate::agent::upload::{RequestError, Uploads};
 use crate::base::clock::{Clock, Wall};
@@ -32,6 +34,8 @@ use crate::contract::result::{ArmingReport, AuditReport, ClipSent, Diagnostics, 
 const SNAPSHOT_WIDTH: u32 = 640;
 /// and of so many bytes of JPEG: in base64 they fit into an answer.
 const SNAPSHOT_MOST_BYTES: usize = 38 * 1024;
+/// A roll-out's name is at most so long.
+const ROLLOUT_CHARS: usize = 64;
 /// Entries of the audit trail in a diagnosis.
 const AUDIT_ENTRIES: u32 = 50;
 /// Characters of each that are told: all must fit into one message.
@@ -50,8 +54,9 @@ pub struct Live {
 /// What it works on.
 pub struct Parts {
     pub state_dir: PathBuf,
-    pub classes: Vec<String>,
-    pub model_thresholds: BTreeMap<String, f32>,
+    pub serving: Arc<Serving>,
+    /// Where releases are offered; empty where the config has no `[ota]`.
+    pub updates: OnceLock<Updates>,
     pub clip_rules: Arc<RwLock<Rules>>,
     pub store: Store,
     pub inbox: Inbox,
@@ -82,7 +87,7 @@ impl Live {
 
     /// Takes over what it can of a new config; a line for everything that changed, applied or not.
     pub fn take_over(&self, new: Config) -> Vec<String> {
-        let wrong = new.check_classes(&self.parts.classes);
+        let wrong = new.check_classes(&self.parts.serving.now().manifest.classes);
         if !wrong.is_empty() {
             return wrong.iter().map(|p| format!("nothing is applied: {p}")).collect();
         }
@@ -96,13 +101,29 @@ impl Live {
         changes.iter().map(ToString::to_string).collect()
     }
 
+    /// Where releases are offered.
+    pub fn updates(&self) -> Result<&Updates, Refusal> {
+        let none = || Refusal::Impossible("this device takes no models from afar: its configuration has no [ota]".into());
+        self.parts.updates.get().ok_or_else(none)
+    }
+
+    /// Releases are offered here from now on.
+    pub fn takes_updates(&self, updates: Updates) {
+        self.parts.updates.set(updates).ok();
+    }
+
+    /// What a new start is asked by.
+    pub fn restart_token(&self) -> StopToken {
+        self.restart.clone()
+    }
+
     fn apply(&self, config: &Config, overrides: &Overrides) {
         let config = overrides.over(config.clone());
         let p = &self.parts;
         *p.clip_rules.write().expect("nothing panics while it holds the rules") =
             Rules::new(&config.clip, &config.incident);
         p.store.keep(limits(&config));
-        p.inbox.push(Work::Reconfigure(Box::new(settings(&config, overrides, &p.model_thresholds))));
+        p.inbox.push(Work::Reconfigure(Box::new(settings(&config, overrides, &p.serving.now().manifest.thresholds))));
     }
 
     /// Changes what stands over the config: durable first, then in force.
@@ -150,7 +171,7 @@ impl Device for Live {
     }
 
     fn set_thresholds(&self, camera: &CameraId, thresholds: BTreeMap<String, f32>) -> Result<(), Refusal> {
-        let classes = &self.parts.classes;
+        let classes = &self.parts.serving.now().manifest.classes;
         self.set(|config, overrides| {
             let hysteresis = config.incident.hysteresis;
             for (class, threshold) in &thresholds {
@@ -216,12 +237,15 @@ impl Device for Live {
         Ok(self.take_over(config))
     }
 
-    fn update_model(&self, _: u64, _: Option<String>) -> Result<Uuid, Refusal> {
-        Err(Refusal::Impossible("this device takes no models from afar: its configuration has no [ota]".into()))
+    fn update_model(&self, release: u64, rollout: Option<String>) -> Result<Uuid, Refusal> {
+        if rollout.as_ref().is_some_and(|r| r.is_empty() || r.chars().count() > ROLLOUT_CHARS) {
+            return Err(Refusal::Impossible(format!("rollout: 1 to {ROLLOUT_CHARS} characters")));
+        }
+        self.updates()?.offer(release, rollout, None).map_err(refusal)
     }
 
-    fn cancel_update(&self, _: Option<u64>) -> Result<Uuid, Refusal> {
-        Err(Refusal::Impossible("no release is on its way".into()))
+    fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal> {
+        self.updates()?.cancel(release).map_err(refusal)
     }
 
     fn restart(&self) {
@@ -251,6 +275,14 @@ impl Device for Live {
             store: counters(&p.store),
             audit: audit.collect(),
         }
+    }
+}
+
+fn refusal(e: UpdateError) -> Refusal {
+    let why = Chain(&e).to_string();
+    match e {
+        UpdateError::NoOffer(_) | UpdateError::Nothing(_) => Refusal::Impossible(why),
+        UpdateError::Disk { .. } => Refusal::Failed(why),
     }
 }
 

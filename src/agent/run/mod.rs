@@ -11,6 +11,8 @@
 //! | `troubles` | which of what `health` knows the SOC must hear of |
 //! | `network` | the tasks of the network's runtime |
 //! | `doors` | what others may knock at over the network: HTTPS, metrics |
+//! | `models`, `serving` | which model a start serves, and which serves now |
+//! | `bench` | where a new model looks and serves, for `ota` |
 //! | `pressure` | how often the model looks when there is too little time (pure) |
 //! | `events` | what happens, for who wants to watch |
 //! | `service` | systemd, signals, watchdog, journal |
@@ -28,24 +30,27 @@ pub mod offline;
 pub mod repair;
 pub mod service;
 
+mod bench;
 mod cameras;
 mod doors;
 mod engines;
 mod health;
 mod incidents;
 mod inference;
+mod models;
 mod ledger;
 mod live;
 mod network;
 mod outcome;
 mod overrides;
 mod pressure;
+mod serving;
 mod spawn;
 mod troubles;
 mod wishes;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -60,6 +65,7 @@ use crate::agent::incident::Machine;
 use crate::agent::infer::Engine;
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::infer::model::Model;
+use crate::agent::ota::updates::Updates;
 use crate::agent::ring::{Bounds, SharedRing};
 use crate::agent::store::{DeviceContext, Store};
 use crate::agent::upload::Uploads;
@@ -72,17 +78,20 @@ use crate::contract::command::CommandSink;
 use crate::contract::heartbeat::HealthSource;
 
 use cameras::CameraSink;
-use engines::{Better, Handover, Keeper};
+use bench::Workbench;
+use engines::{Better, Handover, Keeper, Keepers};
 use events::Events;
 use health::{Health, RingWatch};
 use incidents::{Inbox, Worker};
 use inference::Inference;
+use inference::beside::{Board, Gallery};
 use inference::company::Company;
 use ledger::{AuditTrail, CapturedPictures, StoreLedger};
 use live::Live;
 use network::Network;
 pub use outcome::{DrainReport, StartError};
 use overrides::Overrides;
+use serving::{InUse, Serving};
 use spawn::{Spawner, Task};
 use troubles::Watcher;
 pub use wishes::{labels, outbox_policy};
@@ -110,7 +119,8 @@ pub struct Daemon {
     health: Arc<Health>,
     inbox: Inbox,
     // In the order in which they end.
-    keeper: (StopToken, Vec<Stage>),
+    updates: Option<(Updates, Stage)>,
+    keepers: Arc<Keepers>,
     capture: (StopToken, Vec<Stage>),
     inference: (Queue<Frame>, Vec<Stage>),
     incidents: Vec<Stage>,
@@ -135,7 +145,7 @@ impl Daemon {
     pub fn start_with(
         config: Config,
         clock: Arc<dyn Clock>,
-        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + 'static,
+        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + Sync + 'static,
     ) -> Result<Daemon, StartError> {
         Daemon::start_inner(config, clock, load, |_, _, _| None)
     }
@@ -143,8 +153,8 @@ impl Daemon {
     fn start_inner(
         config: Config,
         clock: Arc<dyn Clock>,
-        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + 'static,
-        better: MakeBetter,
+        load: impl Fn(&Model) -> Result<Engine, offline::LoadError> + Send + Sync + 'static,
+        make_better: MakeBetter,
     ) -> Result<Daemon, StartError> {
         // Before READY: a first scan of the plugins takes its time.
         capture::init()?;
@@ -154,11 +164,12 @@ impl Daemon {
         let events = Events::default();
         let spawn = Spawner { progress: progress.clone(), panicked: panicked.clone() };
 
-        let model = offline::open_model(&config.model.dir)?;
         // A device that only records does without the networks and their memory.
-        let classifies = config.cameras.iter().any(|c| c.classify);
-        let engine = classifies.then(|| load(&model)).transpose()?;
-        let manifest = Arc::new(model.manifest().clone());
+        let models::Chosen { model, engine, updates: known_updates } = models::choose(&config, clock.wall(), &load)?;
+        let load: bench::Load = Arc::new(load);
+        let in_use = InUse::of(&model);
+        let manifest = Arc::clone(&in_use.manifest);
+        let serving = Arc::new(Serving::new(in_use));
         let wrong = config.check_classes(&manifest.classes);
         if !wrong.is_empty() {
             return Err(StartError::Classes(wrong));
@@ -172,7 +183,6 @@ impl Daemon {
         let context = DeviceContext {
             site: config.device.site.clone(),
             device: config.device.id.clone(),
-            model: Some(reference),
             outbox: outbox_policy(&config),
             labels: labels(&config),
             clock_state: {
@@ -234,7 +244,8 @@ impl Daemon {
         let incident_stage = spawn.stage("incident", {
             let worker = Worker::new(incidents::Parts {
                 longest_request: settings.incident.max_length,
-                machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds),
+                machine: Machine::new(manifest.classes.clone(), settings.incident, settings.thresholds)
+                    .of_model(reference),
                 inbox: inbox.clone(),
                 store: store.clone(),
                 clips: clip_orders.clone(),
@@ -252,13 +263,16 @@ impl Daemon {
         let same_camera: fn(&_, &_) -> bool = |a: &Frame, b: &Frame| a.camera == b.camera;
         // In place: each camera's turn comes, however far inference falls behind.
         let frames = Queue::new(FRAMES_PER_CAMERA, Full::DropOldestInPlace(same_camera));
-        let better = engine.is_some().then(|| better(&config, &model, &clock)).flatten();
+        let better = engine.is_some().then(|| make_better(&config, &model, &clock)).flatten();
         let options = Options { sample_fps: None, stride: config.model.stride, replaceable: better.is_some() };
-        let handover = Arc::new(Handover::default());
-        let keeper_stop = StopToken::new();
+        let (handover, board) = (Arc::new(Handover::default()), Arc::new(Board::default()));
+        let keepers = Arc::new(Keepers::default());
         let keeper = better.map(|better| Keeper {
             better,
-            fallback: Box::new(move || Ok(load(&model)?)),
+            fallback: {
+                let load = Arc::clone(&load);
+                Box::new(move || Ok(load(&model)?))
+            },
             handover: handover.clone(),
             health: health.clone(),
         });
@@ -272,8 +286,11 @@ impl Daemon {
                     events: events.clone(),
                     health: health.clone(),
                     clock: clock.clone(),
-                    handover,
+                    handover: handover.clone(),
                     company: Company::default(),
+                    board: board.clone(),
+                    gallery: Gallery::default(),
+                    serving: serving.clone(),
                 };
                 vec![spawn.stage("infer", move |beat| inference.run(beat))?]
             }
@@ -340,8 +357,8 @@ impl Daemon {
             overrides,
             live::Parts {
                 state_dir: config.paths.state_dir.clone(),
-                classes: manifest.classes.clone(),
-                model_thresholds: manifest.thresholds.clone(),
+                serving: serving.clone(),
+                updates: OnceLock::new(),
                 clip_rules,
                 store: store.clone(),
                 inbox: inbox.clone(),
@@ -368,19 +385,36 @@ impl Daemon {
             store: &store,
             health: &health,
             clock: &clock,
+            live: &live,
             spawn: &spawn,
             runtime: &runtime,
             https,
         };
         let network = network.start(listener, control, desk);
-        // Not the watchdog's: see the module. Its panic costs the better engine and nothing else.
-        let keepers = keeper.map(|keeper| {
-            let (stop, lost) =
-                (keeper_stop.clone(), || log::error!("there will be no better engine: its keeper panicked"));
-            Stage::spawn("engine", lost, move || keeper.run(&stop))
-                .map_err(|source| StartError::Thread { what: "engine".into(), source })
+        if let Some(keeper) = keeper {
+            keepers.start(keeper).map_err(|source| StartError::Thread { what: "engine".into(), source })?;
+        }
+        let updates = known_updates.map(|known| {
+            let bench = Workbench {
+                config: config.clone(),
+                serving: serving.clone(),
+                board,
+                handover,
+                keepers: keepers.clone(),
+                health: health.clone(),
+                store: store.clone(),
+                clock: clock.clone(),
+                load,
+                better: make_better,
+                restart: live.restart_token(),
+                since: Mutex::default(),
+            };
+            bench.take_updates(known, runtime.handle())
         });
-        let keepers: Vec<Stage> = keepers.transpose()?.into_iter().collect();
+        let updates = updates.transpose().map_err(|source| StartError::Thread { what: "updates".into(), source })?;
+        if let Some((updates, _)) = &updates {
+            live.takes_updates(updates.clone());
+        }
         let commands_stop = StopToken::new();
         let commands_stage = spawn.stage("commands", {
             let stop = commands_stop.clone();
@@ -394,7 +428,8 @@ impl Daemon {
             panicked,
             health,
             inbox,
-            keeper: (keeper_stop, keepers),
+            updates,
+            keepers,
             capture: (capture_stop, capture_stages),
             inference: (frames, inference_stages),
             incidents: vec![incident_stage],
@@ -444,7 +479,11 @@ impl Daemon {
         let clock = SystemClock::new();
         let left = || ALL_END_WITHIN.saturating_sub(clock.now().since(Mono::ZERO));
         // Nothing new is begun.
-        self.keeper.0.stop();
+        let updates = self.updates.map(|(updates, stage)| {
+            updates.end();
+            (updates, stage)
+        });
+        let keeper = self.keepers.ending();
         self.commands.0.stop();
         report.join(self.commands.1, left());
         // That cameras go now is no trouble.
@@ -458,13 +497,19 @@ impl Daemon {
         report.join(self.capture.1, left());
         self.inference.0.close();
         report.join(self.inference.1, left());
-        report.join(self.keeper.1, left());
+        report.join(keeper.into_iter().collect(), left());
         self.inbox.close();
         report.join(self.incidents, left());
         self.clips.0.stop();
         self.clips.1.close();
         report.join(self.clips.2, left());
         let (network, runtime) = self.network;
+        if let Some((updates, stage)) = updates {
+            report.join(vec![stage], left());
+            if report.troubles.is_empty() {
+                updates.mark_orderly();
+            }
+        }
         // The uplink's last words need the store's last rows, and its acknowledgements go back into the store.
         if let Err(e) = self.store.0.flush() {
             report.troubles.push(format!("the store was not flushed: {}", crate::base::error::Chain(&e)));

@@ -8,11 +8,12 @@ use tokio::sync::watch;
 
 use super::doors;
 use super::health::Health;
+use super::live::Live;
 use super::spawn::{Spawner, Task};
 use crate::agent::config::Config;
-use crate::agent::control::Desk;
+use crate::agent::control::{Desk, Refusal};
 use crate::agent::http::links::Links;
-use crate::agent::http::{self, Api, media, metrics as metrics_page};
+use crate::agent::http::{self, Api, AskUpdates, Install, media, metrics as metrics_page};
 use crate::agent::store::Store;
 use crate::agent::uplink;
 use crate::agent::upload::{self, Uploads};
@@ -20,7 +21,12 @@ use crate::base::clock::Clock;
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::command::CommandSink;
+use crate::contract::heartbeat::HealthSource;
 use crate::contract::outbox::Outbox;
+use crate::contract::result::UpdateOffered;
+
+/// Steps of releases that are shown.
+const HISTORY_STEPS: u32 = 200;
 
 /// What the tasks work with.
 pub struct Network<'a> {
@@ -28,10 +34,39 @@ pub struct Network<'a> {
     pub store: &'a Store,
     pub health: &'a Arc<Health>,
     pub clock: &'a Arc<dyn Clock>,
+    pub live: &'a Arc<Live>,
     pub spawn: &'a Spawner,
     pub runtime: &'a Runtime,
     /// HTTPS as the config wants it, if it does.
     pub https: Option<doors::Https>,
+}
+
+/// Answers about updates.
+fn updates(ask: AskUpdates, live: &Live, store: &Store, health: &Health) -> Result<serde_json::Value, String> {
+    let json = |value: Result<serde_json::Value, serde_json::Error>| value.expect("texts and numbers");
+    match ask {
+        AskUpdates::Status => match health.update() {
+            Some(status) => Ok(json(serde_json::to_value(status))),
+            None => Err("this device takes no models from afar: its configuration has no [ota]".into()),
+        },
+        AskUpdates::History => {
+            let steps = store.reader().updates(HISTORY_STEPS).map_err(|e| Chain(&e).to_string())?;
+            Ok(json(serde_json::to_value(steps)))
+        }
+        AskUpdates::Install(Install { dir, release }) => {
+            let refused = |refusal| match refusal {
+                Refusal::Impossible(why) | Refusal::Failed(why) => why,
+            };
+            let what = format!("install release {release} from {}", dir.display());
+            let offered = live.updates().map_err(refused)?.offer(release, None, Some(dir));
+            let came = offered.as_ref().map_or_else(|e| format!("refused: {}", Chain(e)), |id| format!("offer {id}"));
+            if let Err(e) = store.audit("cli", &format!("{what}: {came}")) {
+                log::warn!("{}", Chain(&e));
+            }
+            let update = offered.map_err(|e| Chain(&e).to_string())?;
+            Ok(json(serde_json::to_value(UpdateOffered { update })))
+        }
+    }
 }
 
 impl Network<'_> {
@@ -112,6 +147,10 @@ impl Network<'_> {
                 let uploads = Uploads::new(self.store.clone(), self.config.upload.as_ref());
                 let json = |stored| serde_json::to_value(stored).expect("a row is texts and numbers");
                 Arc::new(move |id| uploads.request(id, "cli").map(json).map_err(|e| Chain(&e).to_string()))
+            },
+            updates: {
+                let (live, store, health) = (self.live.clone(), self.store.clone(), self.health.clone());
+                Arc::new(move |ask| updates(ask, &live, &store, &health))
             },
             status: {
                 let health = self.health.clone();

@@ -38,6 +38,7 @@ struct Present<'a> {
     /// Below this much free space clips are deleted.
     min_free_bytes: u64,
     knows_time_of_day: bool,
+    seen_by_others: BTreeMap<Trouble, String>,
 }
 
 /// What is so now that would be trouble, with words for a person.
@@ -74,6 +75,7 @@ fn signs(p: &Present<'_>, before: &StoreCounters) -> BTreeMap<Key, String> {
     if alerts > 0 {
         device(Trouble::AlertsGivenUp, format!("{alerts} alerts were let go that nobody had confirmed"));
     }
+    found.extend(p.seen_by_others.iter().map(|(trouble, words)| ((None, *trouble), words.clone())));
     found
 }
 
@@ -184,6 +186,7 @@ impl Watcher {
                 storage_fails: self.store.is_failing(),
                 min_free_bytes: self.store.limits().min_free_bytes,
                 knows_time_of_day: self.health.knows_time_of_day(),
+                seen_by_others: self.health.seen_by_others(),
             };
             let signs = signs(&present, &before);
             before = store;
@@ -287,6 +290,7 @@ mod tests {
             storage_fails: true,
             min_free_bytes: 100,
             knows_time_of_day: false,
+            seen_by_others: BTreeMap::new(),
         };
         let before = StoreCounters { given_up: 2, expired_undelivered: 2, ..StoreCounters::default() };
         let found = signs(&present, &before);

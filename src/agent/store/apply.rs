@@ -10,9 +10,9 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::agent::incident::{EvidenceSource, Incident, new_id};
+use crate::agent::incident::{Incident, new_id};
 use crate::base::clock::{Clock, Wall};
-use crate::contract::alert::{Alert, AlertKind};
+use crate::contract::alert::{Alert, AlertKind, ModelRef};
 use crate::contract::outbox::Dispatch;
 
 use super::error::sql;
@@ -72,6 +72,7 @@ impl<'a> Apply<'a> {
                 .map(|_| ())
                 .map_err(sql("write the audit trail", self.path)),
             Order::Trouble { camera, trouble, found } => self.trouble(camera.as_deref(), *trouble, found.clone()),
+            Order::Update(report) => self.update(report),
             Order::Command(row) => self.command(row),
             Order::CommandsSaid(said) => self.commands_said(said),
             Order::Verdict(verdict) => self.verdict(verdict),
@@ -99,22 +100,22 @@ impl<'a> Apply<'a> {
     fn put_incident(&self, i: &Incident, times: &Times, reason: Option<&str>) -> Result<bool, StoreError> {
         let malformed = |what| move |e| StoreError::Malformed { path: self.path.to_owned(), what, source: Arc::new(e) };
         let scores = serde_json::to_string(&i.peak_scores).map_err(malformed("scores"))?;
-        let model = match (i.source, &self.context.model) {
-            (EvidenceSource::Classifier, Some(m)) => Some(serde_json::to_string(m).map_err(malformed("a model"))?),
-            _ => None,
-        };
+        let text = |model: &Option<ModelRef>| model.as_ref().map(serde_json::to_string).transpose();
+        let model = text(&i.model).map_err(malformed("a model"))?;
+        let later_model = text(&i.later_model).map_err(malformed("a model"))?;
         let clock = serde_json::to_string(&times.clock).map_err(malformed("a clock"))?;
         let changed = self
             .conn
             .prepare_cached(
                 "INSERT INTO incidents (id, site, device, camera, source, state, close_reason, class, start_ms, end_ms,
-                                        peak_ms, peak_score, scores, threshold, windows, model, peak_fps, clock)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+                                        peak_ms, peak_score, scores, threshold, windows, model, peak_fps, clock,
+                                        later_model)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
                  ON CONFLICT (id) DO UPDATE SET
                      state = excluded.state, close_reason = excluded.close_reason, class = excluded.class,
                      end_ms = excluded.end_ms, peak_ms = excluded.peak_ms, peak_score = excluded.peak_score,
                      scores = excluded.scores, threshold = excluded.threshold, windows = excluded.windows,
-                     peak_fps = excluded.peak_fps
+                     peak_fps = excluded.peak_fps, later_model = excluded.later_model
                  WHERE state = 'open'",
             )
             .and_then(|mut s| {
@@ -137,6 +138,7 @@ impl<'a> Apply<'a> {
                     model,
                     (i.peak_fps > 0.0).then_some(i.peak_fps),
                     clock,
+                    later_model,
                 ])
             })
             .map_err(sql("record an incident", self.path))?;

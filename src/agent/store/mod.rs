@@ -52,6 +52,7 @@ mod retention;
 mod schema;
 mod troubles;
 mod upkeep;
+mod updates;
 mod uploads;
 mod volatile;
 mod writer;
@@ -72,7 +73,7 @@ use uuid::Uuid;
 use crate::agent::incident::new_id;
 use crate::base::clock::{Clock, Wall};
 use crate::base::queue::{PushError, Queue};
-use crate::contract::alert::{ClockState, ModelRef, Place, Severity};
+use crate::contract::alert::{ClockState, Place, Severity};
 use crate::contract::notice::{NoticeKind, Trouble};
 use crate::contract::outbox::Dispatch;
 
@@ -104,8 +105,6 @@ pub struct DeviceContext {
     pub site: String,
     /// Device.
     pub device: String,
-    /// The model that looks; none where nothing classifies.
-    pub model: Option<ModelRef>,
     /// Whether alerts leave the device.
     pub outbox: OutboxPolicy,
     /// What alerts say beside what was seen.

@@ -9,6 +9,7 @@ use crate::base::clock::Wall;
 use crate::contract::alert::{ClockState, Thumbnail};
 use crate::contract::command::CommandState;
 use crate::contract::notice::Trouble;
+use crate::contract::update::UpdateReport;
 
 use super::troubles::Raised;
 use super::uploads::UploadStep;
@@ -125,6 +126,8 @@ pub(super) enum Order {
         /// None: it is over.
         found: Option<Raised>,
     },
+    /// A step of a model release.
+    Update(Box<UpdateReport>),
     Command(CommandRow),
     CommandsSaid(Vec<(String, CommandState)>),
     Verdict(VerdictRow),

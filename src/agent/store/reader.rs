@@ -332,7 +332,7 @@ pub(super) fn uuid(path: &Path, text: &str) -> Result<Uuid, StoreError> {
 const COLUMNS: &str = "i.id, i.site, i.device, i.camera, i.source, i.state, i.close_reason, i.class, i.start_ms,
     i.end_ms, i.peak_ms, i.peak_score, i.scores, i.threshold, i.windows, i.model,
     c.state, c.planned_start_ms, c.start_ms, c.event_offset_ms, c.duration_ms, c.path, c.size_bytes, c.sha256,
-    c.peak_jpeg_path, c.lost_because, i.peak_fps, i.clock, u.url";
+    c.peak_jpeg_path, c.lost_because, i.peak_fps, i.clock, u.url, i.later_model";
 
 fn each(
     conn: &Connection,
@@ -363,6 +363,7 @@ struct RawIncident {
     id: String,
     scores: String,
     model: Option<String>,
+    later_model: Option<String>,
     clock: Option<String>,
     stored: StoredIncident,
 }
@@ -420,6 +421,7 @@ impl RawIncident {
             threshold: r.get(13)?,
             close_reason,
             model: None,
+            later_model: None,
         };
         let stored = StoredIncident {
             report,
@@ -430,7 +432,14 @@ impl RawIncident {
             clock: None,
             clip,
         };
-        Ok(RawIncident { id: r.get(0)?, scores: r.get(12)?, model: r.get(15)?, clock: r.get(27)?, stored })
+        Ok(RawIncident {
+            id: r.get(0)?,
+            scores: r.get(12)?,
+            model: r.get(15)?,
+            later_model: r.get(29)?,
+            clock: r.get(27)?,
+            stored,
+        })
     }
 
     fn validate(self, path: &Path) -> Result<StoredIncident, StoreError> {
@@ -438,8 +447,9 @@ impl RawIncident {
         let mut stored = self.stored;
         stored.report.id = uuid(path, &self.id)?;
         stored.report.scores = serde_json::from_str(&self.scores).map_err(malformed("scores"))?;
-        stored.report.model =
-            self.model.as_deref().map(serde_json::from_str).transpose().map_err(malformed("a model"))?;
+        let model = |text: Option<String>| text.as_deref().map(serde_json::from_str).transpose();
+        stored.report.model = model(self.model).map_err(malformed("a model"))?;
+        stored.report.later_model = model(self.later_model).map_err(malformed("a model"))?;
         stored.clock = self.clock.as_deref().map(serde_json::from_str).transpose().map_err(malformed("a clock"))?;
         Ok(stored)
     }

@@ -24,7 +24,7 @@ const LOCK_FILE: &str = "vedette.lock";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MIGRATIONS: &[M<'static>] =
-    &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC), M::up(UPLOADS), M::up(ORDER)];
+    &[M::up(FIRST), M::up(RETENTION), M::up(RATE_AND_CLOCK), M::up(SOC), M::up(UPLOADS), M::up(ORDER), M::up(UPDATES)];
 
 const FIRST: &str = "
     PRAGMA application_id = 0x56454454;  -- APPLICATION_ID
@@ -249,6 +249,21 @@ const UPLOADS: &str = "
 /// What of one incident has not gone out yet, so that nothing of it overtakes the rest.
 const ORDER: &str = "
 CREATE INDEX outbox_pending_of ON outbox (route, incident, seq) WHERE sent_ms IS NULL;
+";
+
+/// Model releases, and incidents that two models have seen.
+const UPDATES: &str = "
+ALTER TABLE incidents ADD COLUMN later_model TEXT;  -- JSON, contract::alert::ModelRef
+
+CREATE TABLE updates (
+    seq     INTEGER PRIMARY KEY,
+    offer   TEXT NOT NULL,     -- UUIDv7
+    release INTEGER NOT NULL,
+    state   TEXT NOT NULL,     -- contract::update::UpdateState
+    at_ms   INTEGER NOT NULL,
+    report  TEXT NOT NULL      -- JSON, contract::update::UpdateReport
+) STRICT;
+CREATE INDEX updates_by_state ON updates (state, release);
 ";
 
 /// The newest schema version that this program knows.

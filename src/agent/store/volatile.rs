@@ -124,7 +124,8 @@ pub(super) fn alert_of(record: &IncidentRecord, context: &DeviceContext) -> Aler
             scores: incident.peak_scores.clone(),
             threshold: incident.threshold,
             close_reason: close_reason.map(str::to_owned),
-            model: context.model.clone().filter(|_| incident.source == EvidenceSource::Classifier),
+            model: incident.model.clone(),
+            later_model: incident.later_model.clone(),
         },
         clip,
     }

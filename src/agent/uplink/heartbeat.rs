@@ -20,6 +20,7 @@ use crate::contract::state::{
     CONTENT_TYPE, CameraCondition, CameraState, DeviceFacts, DeviceState, Origin, StateReason, WILL_DELAY_S,
 };
 use crate::contract::topics::{Channel, DeviceTopics};
+use crate::contract::update::{UpdateMessage, UpdateStatus};
 
 /// A broker keeps a heartbeat for as long as so many of them take, and at least this long.
 const HEARTBEATS_KEPT: u32 = 10;
@@ -46,6 +47,7 @@ pub(super) struct Said {
     facts: DeviceFacts,
     cameras: BTreeMap<String, CameraCondition>,
     outbox: Option<OutboxStatus>,
+    update: Option<UpdateStatus>,
     heartbeat: Option<Mono>,
     /// What adapters said, by topic.
     adapted: BTreeMap<String, Vec<u8>>,
@@ -98,7 +100,7 @@ impl Reporter {
         let (since, facts) = (self.clock.wall().rfc3339(), self.health.facts());
         let state = self.state(session, StateReason::Connected, Some(since.clone()));
         let (cameras, adapted) = (BTreeMap::new(), BTreeMap::new());
-        let mut said = Said { since, facts, cameras, outbox: None, heartbeat: None, adapted, refused: BTreeSet::new() };
+        let mut said = Said { since, facts, cameras, outbox: None, update: None, heartbeat: None, adapted, refused: BTreeSet::new() };
         self.say(line, &mut said, Channel::State, &state).await?;
         Ok(said)
     }
@@ -125,6 +127,11 @@ impl Reporter {
                     self.say(line, &mut said, Channel::Camera(camera), &state).await?;
                     said.cameras.insert(condition.camera.clone(), condition);
                 }
+            }
+            if let Some(status) = self.health.update().filter(|s| said.update.as_ref() != Some(s)) {
+                let message = UpdateMessage { origin: self.origin(session), status: status.clone() };
+                self.say(line, &mut said, Channel::Update, &message).await?;
+                said.update = Some(status);
             }
             self.adapt(line, &mut said).await?;
             let status = self.outbox_status().await;

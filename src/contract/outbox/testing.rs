@@ -161,6 +161,7 @@ pub fn sample_alert(n: u128) -> Alert {
             threshold: 0.6,
             close_reason: None,
             model: None,
+            later_model: None,
         },
         clip: None,
         severity: Severity::Severe,

@@ -58,7 +58,6 @@ impl Rig {
         let context = DeviceContext {
             site: "harbour".into(),
             device: "d1".into(),
-            model: None,
             outbox: OutboxPolicy::LocalOnly,
             labels: Labels::default(),
             clock_state: Arc::new(|| ClockState { synchronised: true, estimated_error_ms: None }),

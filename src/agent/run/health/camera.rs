@@ -32,7 +32,7 @@ pub struct CameraRecord {
     /// Frames that a newer one of the same camera pushed out of inference's queue.
     overtaken: AtomicU64,
     /// What the model looks at it with; none: it doesn't.
-    look: Option<Look>,
+    look: Mutex<Option<Look>>,
     state: Mutex<State>,
     /// Nanoseconds of monotonic time; 0 before the first.
     last_video: AtomicU64,
@@ -61,7 +61,17 @@ struct OfLate {
 impl CameraRecord {
     /// Of a camera that the model looks at so, or not at all.
     pub fn new(look: Option<Look>) -> Self {
-        CameraRecord { look, ..CameraRecord::default() }
+        CameraRecord { look: Mutex::new(look), ..CameraRecord::default() }
+    }
+
+    /// The model looks at it so from now on, if it looks at it.
+    pub fn looked_at_with(&self, look: Look) {
+        let mut now = self.look.lock().expect("nothing panics under this lock");
+        *now = now.map(|_| look);
+    }
+
+    fn look_of(&self) -> Option<Look> {
+        *self.look.lock().expect("nothing panics under this lock")
     }
 
     /// Its state has changed.
@@ -108,7 +118,7 @@ impl CameraRecord {
 
     /// Looks whether the model sees it; what is new: it is blind, or no longer.
     pub fn look(&self, now: Mono) -> Option<Option<Blind>> {
-        let look = self.look?;
+        let look = self.look_of()?;
         let mut state = self.state();
         let live_for = match &state.now {
             Some((CameraState::Running { .. }, _, since)) => now.since(*since),
@@ -192,7 +202,7 @@ impl CameraRecord {
             let (status, reason) = in_words(state.now.as_ref().map(|s| &s.0));
             (status, reason, state.blind.as_ref().map(ToString::to_string), state.arming)
         };
-        let sampling = self.look.map(|look| SamplingHealth {
+        let sampling = self.look_of().map(|look| SamplingHealth {
             model_fps: look.model_fps,
             aimed_fps: rate.of(look.model_fps),
             slowed_by,

@@ -10,7 +10,7 @@ mod ring_watch;
 mod sight;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::incidents::Inbox;
 use super::pressure::{Interval, Rate};
+use super::serving::InUse;
 use crate::agent::capture::{CameraState, Frame};
 use crate::agent::config::{CameraId, Config};
 use crate::agent::health::Sensors;
@@ -32,9 +33,11 @@ use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::queue::Queue;
 use crate::contract::alert::{ClockState, ModelRef};
 use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth, SlowedBy, UploadHealth};
+use crate::contract::notice::Trouble;
 use crate::contract::outbox::Outbox;
 use crate::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
 use crate::contract::status::{DeviceStatus, HttpsStatus};
+use crate::contract::update::UpdateStatus;
 
 pub use camera::CameraRecord;
 use durations::Durations;
@@ -53,7 +56,7 @@ pub struct Health {
     clock: Arc<dyn Clock>,
     started: Mono,
     sensors: Sensors,
-    facts: DeviceFacts,
+    facts: Mutex<DeviceFacts>,
     engine: Mutex<Option<EngineInfo>>,
     /// What becomes of a better engine.
     better_engine: Mutex<Option<String>>,
@@ -70,6 +73,11 @@ pub struct Health {
     uploads: OnceLock<(Store, Arc<UploadCounters>)>,
     https: OnceLock<watch::Receiver<HttpsStatus>>,
     machine: Mutex<MachineCounters>,
+    incidents_seen: AtomicU64,
+    /// `model.stride`
+    stride: Option<usize>,
+    update: Mutex<Option<UpdateStatus>>,
+    seen_by_others: Mutex<BTreeMap<Trouble, String>>,
     version: watch::Sender<u64>,
 }
 
@@ -97,7 +105,7 @@ impl Health {
             started: clock.now(),
             clock,
             sensors,
-            facts: DeviceFacts { agent_version: env!("CARGO_PKG_VERSION").to_owned(), model: Some(model) },
+            facts: Mutex::new(DeviceFacts { agent_version: env!("CARGO_PKG_VERSION").to_owned(), model: Some(model) }),
             engine: Mutex::new(engine),
             better_engine: Mutex::default(),
             cameras,
@@ -110,13 +118,65 @@ impl Health {
             uploads: OnceLock::new(),
             https: OnceLock::new(),
             machine: Mutex::default(),
+            incidents_seen: AtomicU64::new(0),
+            stride: config.model.stride,
+            update: Mutex::default(),
+            seen_by_others: Mutex::default(),
             version: watch::Sender::new(0),
         }
+    }
+
+    /// Another model serves from now on, on this engine.
+    pub fn model_is(&self, model: &InUse, engine: EngineInfo) {
+        self.facts.lock().expect("nothing panics under this lock").model = Some(model.reference.clone());
+        let m = &model.manifest;
+        let look = Look::of(m.sample_fps, m.window, self.stride.unwrap_or(m.stride));
+        self.cameras.values().for_each(|record| record.looked_at_with(look));
+        self.engine_is(engine);
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// How the device stands with its updates.
+    pub fn update_is(&self, status: UpdateStatus) {
+        let mut update = self.update.lock().expect("nothing panics under this lock");
+        if update.as_ref() != Some(&status) {
+            *update = Some(status);
+            self.version.send_modify(|v| *v += 1);
+        }
+    }
+
+    /// Trouble that somebody else has seen, with words for a person; none: it is over.
+    pub fn trouble_is(&self, trouble: Trouble, words: Option<String>) {
+        let mut seen = self.seen_by_others.lock().expect("nothing panics under this lock");
+        match words {
+            Some(words) => drop(seen.insert(trouble, words)),
+            None => drop(seen.remove(&trouble)),
+        }
+    }
+
+    /// That trouble.
+    pub fn seen_by_others(&self) -> BTreeMap<Trouble, String> {
+        self.seen_by_others.lock().expect("nothing panics under this lock").clone()
+    }
+
+    /// The model has seen an incident begin.
+    pub fn incident_seen(&self) {
+        self.incidents_seen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Incidents that a model has seen begin, since the start.
+    pub fn incidents_seen(&self) -> u64 {
+        self.incidents_seen.load(Ordering::Relaxed)
     }
 
     /// Another engine serves from now on.
     pub fn engine_is(&self, engine: EngineInfo) {
         *self.engine.lock().expect("nothing panics under this lock") = Some(engine);
+    }
+
+    /// Whether what serves is better than the CPU's.
+    pub fn engine_is_better(&self) -> bool {
+        self.engine.lock().expect("nothing panics under this lock").as_ref().is_some_and(|e| e.gains_by_batches)
     }
 
     /// What becomes of a better engine; none: nothing is to be said.
@@ -332,7 +392,7 @@ impl Health {
     pub fn status(&self) -> DeviceStatus {
         DeviceStatus {
             summary: self.summary(),
-            agent: self.facts.clone(),
+            agent: self.facts(),
             clock: self.clock(),
             cameras: self.cameras(),
             health: self.report(),
@@ -397,7 +457,11 @@ impl HealthSource for Health {
     }
 
     fn facts(&self) -> DeviceFacts {
-        self.facts.clone()
+        self.facts.lock().expect("nothing panics under this lock").clone()
+    }
+
+    fn update(&self) -> Option<UpdateStatus> {
+        self.update.lock().expect("nothing panics under this lock").clone()
     }
 
     fn cameras(&self) -> Vec<CameraCondition> {

@@ -6,6 +6,7 @@ use std::sync::RwLock;
 use tempfile::TempDir;
 
 use super::*;
+use crate::agent::run::serving::InUse;
 use crate::agent::capture::{CameraState, CaptureSink, Tap};
 use crate::agent::clip::Rules;
 use crate::agent::config::{self, CameraId, Pace};
@@ -70,6 +71,7 @@ impl Rig {
         let slow = Slow { encoder: engine.encoder, clock: clock.clone(), each: each.clone() };
         let engine = Engine { encoder: Box::new(slow), ..engine };
         let model = ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() };
+        let in_use = InUse { reference: model.clone(), manifest: manifest.clone() };
         let info = Some(engine.info.clone());
         let sensors = Sensors::under(dir.path(), dir.path());
         let health = Arc::new(Health::new(&config, (model, &manifest), info, (clock.clone(), sensors)));
@@ -105,6 +107,9 @@ impl Rig {
             clock: clock.clone(),
             handover: Arc::default(),
             company: Company::default(),
+            board: Arc::default(),
+            gallery: Gallery::default(),
+            serving: Arc::new(Serving::new(in_use)),
         };
         let cameras = fps.iter().enumerate().map(camera).collect();
         Rig { dir, clock, each, health, inference, watch: Watch::default(), cameras }

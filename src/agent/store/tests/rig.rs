@@ -16,6 +16,7 @@ use crate::agent::store::*;
 use crate::base::clock::{ManualClock, Mono, Wall};
 use crate::base::progress::Beat;
 use crate::base::stop::StopToken;
+use crate::contract::alert::ModelRef;
 use crate::contract::outbox::{Outbox, OutboxRow};
 
 /// 2023-11-14T22:13:20Z.
@@ -35,7 +36,6 @@ pub fn context(outbox: OutboxPolicy, synchronised: &Arc<AtomicBool>) -> DeviceCo
     DeviceContext {
         site: "harbour".into(),
         device: "d1".into(),
-        model: Some(ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() }),
         outbox,
         labels: Labels::default(),
         clock_state: Arc::new(move || ClockState {
@@ -133,6 +133,11 @@ pub fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
+/// What saw it.
+pub fn model() -> ModelRef {
+    ModelRef { name: "m".into(), version: "1.0.0".into(), digest: "ab".into() }
+}
+
 /// An incident of Fighting at the gate, 10 s to 12 s after the clock's origin.
 pub fn incident(n: u128) -> Incident {
     Incident {
@@ -148,6 +153,8 @@ pub fn incident(n: u128) -> Incident {
         peak_fps: 8.0,
         threshold: 0.5,
         windows: 2,
+        model: Some(model()),
+        later_model: None,
     }
 }
 

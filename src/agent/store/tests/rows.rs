@@ -64,7 +64,7 @@ fn an_incident_is_told_from_its_opening_to_its_clip() {
     );
     assert_eq!((first.incident.start_time.as_str(), &first.incident.end_time), ("2023-11-14T22:13:30.000Z", &None));
     assert_eq!(first.incident.scores["Fighting"], 0.875);
-    assert_eq!(first.incident.model, rig.context.model);
+    assert_eq!(first.incident.model, Some(model()));
     assert_eq!(
         first.clip.as_ref().and_then(|c| c.planned_start.as_deref()),
         Some("2023-11-14T22:13:20.000Z"),
