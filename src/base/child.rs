@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_heard_and_what_is_none_is_passed_over() {
-        assert_eq!(sh("echo hello; echo 1; read n; echo $n; sleep 60", 50_000, Some(100)).expect("an answer"), 7);
+        assert_eq!(sh("echo hello; echo 1; read n; echo $n; exec sleep 60", 50_000, Some(100)).expect("an answer"), 7);
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         assert!(matches!(&died, ChildError::Died { how, killed: false } if how.contains('3')), "{died}");
         let killed = sh("kill -9 $$", 50_000, None).expect_err("it ended");
         assert!(matches!(killed, ChildError::Died { killed: true, .. }), "{killed}");
-        assert!(matches!(sh("sleep 60", 300, None), Err(ChildError::TooLong(_))));
-        assert!(matches!(sh("sleep 60", 50_000, Some(99)), Err(ChildError::Memory { left_bytes: 99, .. })));
+        assert!(matches!(sh("exec sleep 60", 300, None), Err(ChildError::TooLong(_))));
+        assert!(matches!(sh("exec sleep 60", 50_000, Some(99)), Err(ChildError::Memory { left_bytes: 99, .. })));
     }
 }
