@@ -10,7 +10,7 @@ use super::*;
 use crate::agent::infer::engine_contract;
 use crate::agent::infer::golden::ProofError;
 use crate::agent::infer::model::Model;
-use crate::agent::infer::tensorrt::ffi::Request;
+use crate::agent::infer::tensorrt::types::Request;
 use crate::agent::infer::tensorrt::types::{ShimError, Typing};
 use crate::agent::infer::test_model::{Tiny, network};
 

@@ -11,8 +11,8 @@ use super::{Line, Spec, Step};
 use crate::agent::infer::manifest::Precision;
 use crate::agent::infer::model::Model;
 use crate::agent::infer::tensorrt::device::{Device, words};
-use crate::agent::infer::tensorrt::ffi::{Request, Shim, TensorRt};
-use crate::agent::infer::tensorrt::types::{Kind, ShimError, Typing, Version};
+use crate::agent::infer::tensorrt::ffi::{Shim, TensorRt};
+use crate::agent::infer::tensorrt::types::{Kind, Request, ShimError, Typing, Version};
 use crate::base::error::Chain;
 
 /// A specification is at most so long.
