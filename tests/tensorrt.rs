@@ -207,6 +207,38 @@ fn a_gpu_that_fails_while_it_serves_is_replaced_by_the_cpu() {
 }
 
 #[test]
+fn a_gpu_that_is_lost_to_the_process_is_left_alone_and_the_remedy_is_said() {
+    // Some 450 passes go into proving and measuring. Then an illegal address: said by CUDA itself, or by TensorRT, which
+    // has no number for it, only words.
+    for (tensorrt, fault) in [("", "cuGraphLaunch:600:lost"), ("cuda_graph = false\n", "cuLaunchHostFunc:600:lost")] {
+        let mut agent = device(tensorrt, fault).start();
+        serves(&agent, "TensorRT 10.16");
+        serves(&agent, "ONNX Runtime");
+        goes_on(&agent);
+        let words = better(&agent, "systemctl restart vedette");
+        assert!(words.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{words}");
+        let log = agent.log();
+        assert_eq!(log.matches("systemctl restart vedette").count(), 1, "{log}");
+        assert!(!log.contains("tried again"), "{log}");
+        // It ends in good order, though nothing can be freed, and the next process has the GPU.
+        assert!(agent.terminate().success());
+        agent.environment(&environment(""));
+        agent.restart();
+        serves(&agent, "TensorRT 10.16");
+        assert!(agent.terminate().success());
+    }
+}
+
+#[test]
+fn a_gpu_that_is_lost_while_an_engine_is_proven_is_not_tried_in_the_same_process() {
+    let agent = device("", "cuGraphLaunch:5:lost").start();
+    better(&agent, "systemctl restart vedette");
+    serves(&agent, "ONNX Runtime");
+    goes_on(&agent);
+    assert!(!agent.log().contains("tried again"), "{}", agent.log());
+}
+
+#[test]
 fn plans_that_cannot_be_kept_are_not_built_at_all() {
     let agent = device("", "");
     std::fs::write(agent.state().join("engines"), "a file in the way").expect("writable");

@@ -148,6 +148,21 @@ pub enum EngineError {
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What it runs on is of no more use to this process, whatever is tried.
+    #[error("the {network} could not be run, and nothing can on its device before this program is started anew")]
+    Lost {
+        /// Which one.
+        network: Network,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl EngineError {
+    /// Whether no engine on the same device can be had in this process any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, EngineError::Lost { .. })
+    }
 }
 
 /// Refuses NaN and infinities; `width` values belong to each item of the batch.

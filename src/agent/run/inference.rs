@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::company::Company;
-use super::engines::Handover;
+use super::engines::{Broken, End, Handover};
 use super::events::{Event, Events};
 use super::health::Health;
 use super::incidents::{Inbox, Work};
@@ -105,11 +105,17 @@ impl Inference {
                 log::info!("{} serves now, and not {}; it took over in {took} ms", info.runtime, old.info.runtime);
                 self.health.engine_is(info);
                 // One that failed is not let go here: that may wait for a GPU that answers nobody.
-                self.handover.keep(old, !watch.failures.told);
+                self.handover.keep(old, watch.failures.told);
             }
-            Err((_, e)) => {
-                log::error!("{} cannot take over: {}", info.runtime, Chain(&e));
-                self.handover.is_broken();
+            Err((engine, e)) => {
+                let why = Chain(&e).to_string();
+                log::error!("{} cannot take over: {why}", info.runtime);
+                if e.is_lost() {
+                    self.handover.keep(engine, End::Lost);
+                    self.handover.is_broken(Broken::Lost(why));
+                } else {
+                    self.handover.is_broken(Broken::Fails);
+                }
             }
         }
         watch.failures = Failures::default();
@@ -122,8 +128,8 @@ impl Inference {
         let results = self.classifier.push_batch(&batch);
         let took = self.clock.now().since(began);
         failures.count(&results);
-        if failures.too_many() {
-            self.handover.is_broken();
+        if let Some(how) = failures.too_many(&results) {
+            self.handover.is_broken(how);
         }
         self.health.inferred(batch.iter().map(|f| f.arrival), took);
         for (frame, result) in batch.iter().zip(results) {
@@ -154,7 +160,8 @@ struct Failures {
     frames: u32,
     /// Windows that were due and gave no score.
     windows: u32,
-    told: bool,
+    /// What was said of it.
+    told: End,
 }
 
 impl Failures {
@@ -171,13 +178,25 @@ impl Failures {
         }
     }
 
-    /// Said once.
-    fn too_many(&mut self) -> bool {
+    /// What is to be said of the engine; once.
+    fn too_many(&mut self, results: &[Result<Option<Score>, InferError>]) -> Option<Broken> {
+        if self.told != End::Good {
+            return None;
+        }
+        // One is enough: nothing else will come of it.
+        let lost = results.iter().filter_map(|r| r.as_ref().err()).find(|e| is_lost(e));
+        if let Some(e) = lost {
+            self.told = End::Lost;
+            return Some(Broken::Lost(Chain(e).to_string()));
+        }
         let many = self.frames >= FAILED_FRAMES || self.windows >= FAILED_WINDOWS;
-        let now = many && !self.told;
-        self.told |= many;
-        now
+        self.told = if many { End::Failed } else { End::Good };
+        many.then_some(Broken::Fails)
     }
+}
+
+fn is_lost(e: &InferError) -> bool {
+    matches!(e, InferError::Engine { source, .. } if source.is_lost())
 }
 
 fn is_of_the_head(e: &InferError) -> bool {

@@ -226,7 +226,9 @@ impl Cache {
         }
         let trials = self.trials(key);
         if trials >= TRIALS {
-            return Found::Refused(format!("{trials} times the agent ended while it began to use it"));
+            return Found::Refused(format!(
+                "{trials} times the agent ended, or lost the GPU, while it began to use it"
+            ));
         }
         let plan = |name: &str, written: Option<Written>| {
             let path = dir.join(name);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
-use super::device::{Device, words};
+use super::device::{self, Device, words};
 use super::ffi::{Buffer, Context, Graph, Plan};
 use super::types::{Items, Kind, ShimError, Tensor};
 
@@ -24,6 +24,14 @@ pub enum RunError {
     /// CUDA did.
     #[error("CUDA: {}", words(.0))]
     Cuda(DriverError),
+    /// Something failed, and CUDA has said ever since that it is of no more use to this process.
+    #[error("{first}; since then CUDA: {}", words(since))]
+    Lost {
+        /// What failed.
+        first: Box<RunError>,
+        /// What CUDA answers.
+        since: DriverError,
+    },
     /// The plan has not the inputs and outputs of this network.
     #[error("{what} of the plan is {found}, and the model says {expected}")]
     Mismatch {
@@ -39,6 +47,30 @@ pub enum RunError {
 impl From<DriverError> for RunError {
     fn from(e: DriverError) -> RunError {
         RunError::Cuda(e)
+    }
+}
+
+impl RunError {
+    /// Whether CUDA is of no more use to this process: in the words of its documentation, "the process must be terminated
+    /// and relaunched".
+    pub fn is_sticky(&self) -> bool {
+        match self {
+            RunError::Cuda(e) => device::is_sticky(e),
+            RunError::Lost { .. } => true,
+            RunError::Shim(_) | RunError::Mismatch { .. } => false,
+        }
+    }
+
+    /// The same, after asking whether CUDA still answers: TensorRT passes on its errors as a line of text, and what is
+    /// said of one call may have gone wrong in an earlier one.
+    pub fn judged(self, device: &Device) -> RunError {
+        if self.is_sticky() {
+            return self;
+        }
+        match device.lost() {
+            Some(since) => RunError::Lost { first: Box::new(self), since },
+            None => self,
+        }
     }
 }
 

@@ -98,6 +98,15 @@ impl NotReady {
             NotReady::Machine(_) | NotReady::Refused(_) | NotReady::Open(_) => false,
         }
     }
+
+    /// Whether the GPU is of no more use to this process: another one may well use it.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            NotReady::Run(e) | NotReady::Proof(ProofError::Engine { source: e, .. }) => e.is_lost(),
+            NotReady::Load(e) => e.is_lost(),
+            _ => false,
+        }
+    }
 }
 
 /// Whether what was computed is wrong, and not merely that nothing could be computed.
@@ -113,6 +122,19 @@ pub enum Remember {
     Yes,
     /// By who only looks.
     No,
+}
+
+/// An engine of the cache that is begun to be used.
+pub struct Trial {
+    cache: Cache,
+    key: Key,
+}
+
+impl Trial {
+    /// It has served for a while, or ends in good order.
+    pub fn settled(&self) {
+        self.cache.end_trial(&self.key);
+    }
 }
 
 /// Makes engines of one model on one machine.
@@ -157,6 +179,11 @@ impl<'a> Maker<'a> {
         &self.machine
     }
 
+    /// To say later that what was made is good: without asking the machine, which may have lost its GPU by then.
+    pub fn trial(&self) -> Trial {
+        Trial { cache: self.cache.clone(), key: self.key.clone() }
+    }
+
     /// What its plans are good for.
     pub fn key(&self) -> &Key {
         &self.key
@@ -169,7 +196,7 @@ impl<'a> Maker<'a> {
 
     /// An engine of the plans that are there; none: they have to be built, and why.
     ///
-    /// Who remembers calls [`Maker::settled`] when it has served for a while: what takes the process with it, again and
+    /// Who remembers calls [`Trial::settled`] when it has served for a while: what takes the process with it, again and
     /// again, is not used for ever.
     pub fn cached(&self, remember: Remember) -> Result<Result<Ready, String>, NotReady> {
         let plans = match self.cache.find(&self.key) {
@@ -185,6 +212,8 @@ impl<'a> Maker<'a> {
         let ready = self.ready(&plans);
         if remember == Remember::Yes
             && let Err(e) = &ready
+            // What has made the GPU useless to the process is not ended in good order.
+            && !e.is_lost()
         {
             self.cache.end_trial(&self.key);
             if let NotReady::Proof(proof) = e
@@ -198,11 +227,6 @@ impl<'a> Maker<'a> {
             Err(NotReady::Load(e)) if e.is_of_the_plan() => Ok(Err(Chain(&e).to_string())),
             other => other.map(Ok),
         }
-    }
-
-    /// It has served for a while, or ends in good order.
-    pub fn settled(&self) {
-        self.cache.end_trial(&self.key);
     }
 
     /// Builds plans and makes an engine of them; `progress` hears of each step. What was there before is replaced.
@@ -250,13 +274,27 @@ impl<'a> Maker<'a> {
         let m = self.model.manifest();
         let library = self.machine.open(false).map_err(NotReady::Open)?;
         let mut engine = super::load(m, &library, plans, self.config.cuda_graph)?;
+        match self.judge(&mut engine) {
+            Ok((proof, times)) => Ok(Ready { engine, proof, times }),
+            Err(e) => {
+                if e.is_lost() {
+                    // To free it is work for the GPU, too, which takes none any more.
+                    std::mem::forget(engine);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn judge(&self, engine: &mut Engine) -> Result<(Proof, Times), NotReady> {
+        let m = self.model.manifest();
         let batches: Vec<usize> = (1..=self.key.max_batch).collect();
-        let proof = self.model.prove_at(&mut engine, &batches)?;
-        let times = measure(m, &mut engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
+        let proof = self.model.prove_at(engine, &batches)?;
+        let times = measure(m, engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
         let allowed = Duration::from_secs_f64(SHARE / f64::from(m.sample_fps));
         match times.round() {
             took if took > allowed => Err(NotReady::Slow { cameras: self.key.max_batch, took, allowed }),
-            _ => Ok(Ready { engine, proof, times }),
+            _ => Ok((proof, times)),
         }
     }
 

@@ -112,7 +112,11 @@ impl Rig {
 
     /// Lets so many seconds pass.
     fn run(&mut self, seconds: u64) {
-        let until = self.clock.now() + Duration::from_secs(seconds);
+        self.run_ms(seconds * 1000);
+    }
+
+    fn run_ms(&mut self, ms: u64) {
+        let until = self.clock.now() + Duration::from_millis(ms);
         while self.clock.now() < until {
             let now = self.clock.now();
             for camera in &mut self.cameras {
@@ -275,9 +279,9 @@ fn an_engine_that_is_handed_over_serves_without_a_gap_and_one_that_fails_is_told
     assert_eq!(report.inference.expect("an engine").engine, "the GPU");
     // 8 frames a second with a stride of 4: 20 windows in 10 s, had nothing happened.
     assert!((19..=21).contains(&(rig.heartbeat(0).windows - before)), "{}", rig.heartbeat(0).windows - before);
-    assert!(!rig.inference.handover.was_broken());
+    assert_eq!(rig.inference.handover.was_broken(), None);
     rig.run(20);
-    assert!(rig.inference.handover.was_broken(), "it fails with every frame");
+    assert_eq!(rig.inference.handover.was_broken(), Some(Broken::Fails), "it fails with every frame");
     let seen = rig.heartbeat(0).windows;
     rig.inference.handover.offer(scripted::by_brightness(&scripted::manifest()));
     rig.run(10);
@@ -305,9 +309,49 @@ fn a_head_that_fails_alone_is_told_of_though_every_frame_is_encoded() {
     let head: Box<dyn crate::agent::infer::Head> = Box::new(Headless(other.head, 10));
     rig.inference.handover.offer(Engine { head, ..other });
     rig.run(60);
-    assert!(rig.inference.handover.was_broken(), "no window gives a score");
+    assert_eq!(rig.inference.handover.was_broken(), Some(Broken::Fails), "no window gives a score");
     // A frame that is broken now and then is the camera's affair.
     let mut rig = Rig::new(&[25.0], Duration::from_millis(5));
     rig.run(60);
-    assert!(!rig.inference.handover.was_broken());
+    assert_eq!(rig.inference.handover.was_broken(), None);
+}
+
+/// An encoder whose device is lost from a given pass on.
+struct Lost(Box<dyn Encoder>, u32, #[expect(dead_code, reason = "what counts is whether it is let go")] Arc<()>);
+
+impl Encoder for Lost {
+    fn encode(&mut self, views: &[&[u8]]) -> Result<Vec<Slot>, EngineError> {
+        self.1 = self.1.saturating_sub(1);
+        match self.1 {
+            0 => Err(EngineError::Lost { network: Network::Encoder, source: "an illegal memory access".into() }),
+            _ => self.0.encode(views),
+        }
+    }
+    fn features(&self, slot: &Slot) -> Result<Vec<f32>, EngineError> {
+        self.0.features(slot)
+    }
+}
+
+#[test]
+fn an_engine_whose_device_is_lost_is_told_of_at_once_and_never_freed() {
+    let mut rig = Rig::new(&[25.0], Duration::from_millis(5));
+    let other = scripted::by_brightness(&scripted::manifest());
+    let held = Arc::new(());
+    let encoder: Box<dyn Encoder> = Box::new(Lost(other.encoder, 10, held.clone()));
+    rig.inference.handover.offer(Engine { encoder, ..other });
+    let mut said = None;
+    for _ in 0..400 {
+        rig.run_ms(10);
+        said = rig.inference.handover.was_broken();
+        if said.is_some() {
+            break;
+        }
+    }
+    let Some(Broken::Lost(why)) = said else { panic!("{said:?}") };
+    assert!(why.contains("an illegal memory access") && why.contains("started anew"), "{why}");
+    assert_eq!(rig.inference.handover.was_broken(), None, "once");
+    rig.inference.handover.offer(scripted::by_brightness(&scripted::manifest()));
+    rig.run(10);
+    assert!(rig.heartbeat(0).windows > 10, "the other one serves");
+    assert_eq!(Arc::strong_count(&held), 2, "to free it would be work for its device");
 }
