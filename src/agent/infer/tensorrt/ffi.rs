@@ -4,7 +4,8 @@
 //! Invariants, which make what is offered here safe: an object of the shim is made by its own constructor, is held by
 //! whoever holds what was made from it, and is freed once, after these; a [`Context`] holds the device memory that it
 //! was told the addresses of, and each was found large enough for the largest batch; nothing of it is freed while the
-//! stream that it was last put on still works.
+//! stream that it was last put on still works. Contexts that share scratch memory are put on one stream, so that they
+//! work one after the other.
 //!
 //! What does not belong here: deciding anything.
 #![allow(unsafe_code)]
@@ -302,19 +303,26 @@ impl Plan {
         unsafe { (self.library.shim.functions.vt_engine_device_bytes)(self.raw) }
     }
 
-    /// A context for one batch size: each input has `batch` items, each tensor lies in the buffer of its name.
+    /// A context for one batch size: each input has `batch` items, each tensor lies in the buffer of its name. It works in
+    /// `scratch`, which other contexts may share that are put on the same stream.
     pub fn context(
         self: &Arc<Self>,
         batch: usize,
-        buffers: &[(&str, &Buffer)],
+        (scratch, buffers): (&Buffer, &[(&str, &Buffer)]),
         stream: &Arc<CudaStream>,
     ) -> Result<Context, ShimError> {
         let f = &self.library.shim.functions;
         let (mut raw, mut error) = (null_mut(), RawError::new());
-        // SAFETY: the plan is alive; the result is ours to be filled.
-        let code = unsafe { (f.vt_context_new)(self.raw, stream.cu_stream().cast(), &mut raw, &mut error) };
-        error.result(code)?;
-        let held = buffers.iter().map(|(_, buffer)| Arc::clone(buffer)).collect();
+        let made = {
+            let memory = locked(scratch);
+            let (address, _order) = memory.device_ptr(stream);
+            let (address, bytes) = (address as *mut c_void, memory.num_bytes() as u64);
+            // SAFETY: the plan is alive; `scratch` is as large as is said, and held for as long as the context is; the
+            // result is ours to be filled.
+            unsafe { (f.vt_context_new)(self.raw, address, bytes, stream.cu_stream().cast(), &mut raw, &mut error) }
+        };
+        error.result(made)?;
+        let held = buffers.iter().map(|(_, buffer)| *buffer).chain([scratch]).map(Arc::clone).collect();
         let mut context = Context { plan: Arc::clone(self), raw, stream: Arc::clone(stream), _buffers: held };
         for tensor in &self.tensors {
             let name = c_text(&tensor.name)?;

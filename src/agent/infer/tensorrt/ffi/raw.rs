@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_void};
 use crate::agent::infer::tensorrt::types::{Items, Kind, ShimError, Tensor};
 
 /// What this agent expects `vt_abi()` to say.
-pub const ABI: i32 = 2;
+pub const ABI: i32 = 3;
 pub const MAX_DIMS: usize = 8;
 pub const NAME_BYTES: usize = 128;
 pub const MESSAGE_BYTES: usize = 2048;
@@ -90,7 +90,7 @@ macro_rules! functions {
             vt_engine_tensors: fn(Raw) -> u32;
             vt_engine_tensor: fn(Raw, u32, *mut RawTensor) -> i32;
             vt_engine_device_bytes: fn(Raw) -> u64;
-            vt_context_new: fn(Raw, *mut c_void, *mut Raw, *mut RawError) -> i32;
+            vt_context_new: fn(Raw, *mut c_void, u64, *mut c_void, *mut Raw, *mut RawError) -> i32;
             vt_context_free: fn(Raw);
             vt_context_shape: fn(Raw, *const c_char, *const i64, i32, *mut RawError) -> i32;
             vt_context_address: fn(Raw, *const c_char, *mut c_void, *mut RawError) -> i32;
