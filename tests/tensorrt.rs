@@ -431,6 +431,37 @@ fn an_engine_that_takes_the_daemon_with_it_is_not_used_for_ever() {
 }
 
 #[test]
+fn what_is_let_go_is_not_what_a_daemon_serves_with_or_somebody_builds() {
+    let agent = device("", "").start();
+    serves(&agent, "TensorRT 10.16");
+    // By another configuration the daemon's engine is not the one in use: it has one camera more.
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let two = agent.config().with_file_name("two.toml");
+    std::fs::write(&two, text + "\n" + &PATTERN.replace("\"pattern\"", "\"pattern-2\"")).expect("writable");
+    let gc = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+        command.args(["engine", "gc", "--all", "--config"]).arg(&two).envs(environment(""));
+        command.output().expect("the program was built with its tests")
+    };
+    let kept = gc();
+    assert!(stdout(&kept).contains("0 let go, 1 kept"), "{} {}", stdout(&kept), stderr(&kept));
+    assert!(plan_of(&agent, "encoder.plan").exists());
+    // While somebody builds, nothing is let go at all.
+    let dir = agent.state().join("engines");
+    let lock = std::fs::File::open(dir.join(".lock")).expect("the daemon has built");
+    lock.lock().expect("nobody builds any more");
+    let refused = gc();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("another process is building here"), "{}", stderr(&refused));
+    drop(lock);
+    // When the daemon is gone, so may its engine be.
+    let mut agent = agent;
+    assert!(agent.terminate().success());
+    let gone = gc();
+    assert!(stdout(&gone).contains("1 let go, 0 kept"), "{} {}", stdout(&gone), stderr(&gone));
+}
+
+#[test]
 #[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
 fn the_superuser_does_not_build_into_somebody_else_s_directory() {
     let agent = device("", "");

@@ -53,7 +53,7 @@ enum What {
     Gc {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Of this machine, too, but for the one that is in use
+        /// Of this machine, too, but for the one that this configuration asks for and those that a daemon uses
         #[arg(long)]
         all: bool,
     },

@@ -15,6 +15,7 @@ use crate::agent::infer::tensorrt::cache::{Cache, Entry};
 use crate::agent::infer::tensorrt::ready::{Maker, Ready, Remember};
 use crate::agent::run::offline;
 use crate::base::clock::SystemClock;
+use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 
 fn read(args: &ConfigArgs) -> anyhow::Result<(Config, Model)> {
@@ -35,7 +36,7 @@ fn must_be_theirs(state_dir: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         owner == 0 || !rustix::process::geteuid().is_root(),
         "{} belongs to user {owner}, and what root writes there the daemon cannot replace: run this as the daemon's user \
-         (sudo -u vedette vedette engine build)",
+         (sudo -u vedette vedette engine ...)",
         state_dir.display()
     );
     Ok(())
@@ -60,7 +61,10 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
         out.line(line).ok();
     };
     let ready = maker.build(&Builder::of_this_program(), &StopToken::new(), &mut progress)?;
-    maker.collect()?;
+    // Somebody else may have begun to build meanwhile, and will do it.
+    if let Err(e) = maker.collect() {
+        log::warn!("{}", Chain(&e));
+    }
     describe(&maker, &ready, json)?;
     Ok(Outcome::Good)
 }
@@ -156,6 +160,7 @@ fn row(e: &Entry, in_use: Option<&str>) -> serde_json::Value {
 
 pub fn gc(args: &ConfigArgs, all: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
+    must_be_theirs(&config.paths.state_dir)?;
     let maker = maker(&config, &model).ok();
     let key = maker.as_ref().map(Maker::key);
     anyhow::ensure!(
@@ -164,11 +169,15 @@ pub fn gc(args: &ConfigArgs, all: bool) -> anyhow::Result<Outcome> {
     );
     let keep: Vec<String> = key.iter().map(|key| key.id()).collect();
     let most = if all { 0 } else { config.tensorrt.cache_bytes };
-    let gone = Cache::new(&config.paths.state_dir).collect(key, &keep, most)?;
+    let cache = Cache::new(&config.paths.state_dir);
+    let gone = match cache.dir().exists() {
+        true => cache.collect(&cache.lock()?, key, &keep, most)?,
+        false => Vec::new(),
+    };
     let mut out = Out::new();
     for id in &gone {
         out.line(format!("let go: {id}"))?;
     }
-    out.line(format!("{} let go, {} kept", gone.len(), Cache::new(&config.paths.state_dir).list().len()))?;
+    out.line(format!("{} let go, {} kept", gone.len(), cache.list().len()))?;
     Ok(Outcome::Good)
 }

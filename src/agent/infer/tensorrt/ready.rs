@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{BuildError, Builder, Limits, Spec, Step};
-use super::cache::{Cache, CacheError, Found, Key, names_of};
+use super::cache::{Cache, CacheError, Found, InUse, Key, names_of};
 use super::machine::{Machine, MachineError, Places};
 use super::types::ShimError;
 use super::{LoadError, Plans};
@@ -35,6 +35,8 @@ const SHARE: f64 = 0.5;
 pub struct Ready {
     /// It.
     pub engine: Engine,
+    /// Keeps its plans from being let go.
+    pub in_use: Option<InUse>,
     /// How near it came to the golden vectors.
     pub proof: Proof,
     /// How long it takes.
@@ -199,6 +201,7 @@ impl<'a> Maker<'a> {
     /// Who remembers calls [`Trial::settled`] when it has served for a while: what takes the process with it, again and
     /// again, is not used for ever.
     pub fn cached(&self, remember: Remember) -> Result<Result<Ready, String>, NotReady> {
+        let in_use = self.cache.hold(&self.key);
         let plans = match self.cache.find(&self.key) {
             Found::Refused(why) => return Err(NotReady::Refused(why)),
             Found::Nothing(why) => return Ok(Err(why)),
@@ -209,7 +212,7 @@ impl<'a> Maker<'a> {
         if remember == Remember::Yes {
             self.cache.begin_trial(&self.key)?;
         }
-        let ready = self.ready(&plans);
+        let ready = self.ready(&plans, in_use);
         if remember == Remember::Yes
             && let Err(e) = &ready
             // What has made the GPU useless to the process is not ended in good order.
@@ -266,16 +269,17 @@ impl<'a> Maker<'a> {
 
     /// Lets go of plans that are not needed any more.
     pub fn collect(&self) -> Result<Vec<String>, CacheError> {
-        self.cache.collect(Some(&self.key), &[self.key.id()], self.config.cache_bytes)
+        let lock = self.cache.lock()?;
+        self.cache.collect(&lock, Some(&self.key), &[self.key.id()], self.config.cache_bytes)
     }
 
     /// Loads, proves at every batch size, and measures.
-    fn ready(&self, plans: &Plans) -> Result<Ready, NotReady> {
+    fn ready(&self, plans: &Plans, in_use: Option<InUse>) -> Result<Ready, NotReady> {
         let m = self.model.manifest();
         let library = self.machine.open(false).map_err(NotReady::Open)?;
         let mut engine = super::load(m, &library, plans, self.config.cuda_graph)?;
         match self.judge(&mut engine) {
-            Ok((proof, times)) => Ok(Ready { engine, proof, times }),
+            Ok((proof, times)) => Ok(Ready { engine, in_use, proof, times }),
             Err(e) => {
                 if e.is_lost() {
                     // To free it is work for the GPU, too, which takes none any more.

@@ -8,6 +8,7 @@ use crate::agent::config::{Config, EngineChoice};
 use crate::agent::infer::Engine;
 use crate::agent::infer::model::Model;
 use crate::agent::infer::tensorrt::build::{Builder, Step};
+use crate::agent::infer::tensorrt::cache::InUse;
 use crate::agent::infer::tensorrt::machine::MachineError;
 use crate::agent::infer::tensorrt::ready::{Maker, NotReady, Ready, Remember, Trial};
 use crate::base::clock::{Clock, Mono};
@@ -23,13 +24,15 @@ struct TensorRt {
     clock: Arc<dyn Clock>,
     /// Of what was made last.
     trial: Option<Trial>,
+    /// The plans of what was made last, for as long as it may serve.
+    in_use: Option<InUse>,
 }
 
 /// TensorRT for the model of `config`, unless the config wants none.
 pub fn better(config: &Config, model: &Model, clock: &Arc<dyn Clock>) -> Option<Box<dyn Better>> {
     (config.model.engine == EngineChoice::Auto).then(|| {
         let (model, config, clock) = (model.clone(), config.clone(), Arc::clone(clock));
-        Box::new(TensorRt { model, config, clock, trial: None }) as Box<dyn Better>
+        Box::new(TensorRt { model, config, clock, trial: None, in_use: None }) as Box<dyn Better>
     })
 }
 
@@ -78,7 +81,7 @@ impl Better for TensorRt {
     fn make(&mut self, stop: &StopToken, tell: Tell<'_>) -> Result<Engine, Never> {
         match self.ready(stop, tell) {
             Ok((ready, trial)) => {
-                self.trial = Some(trial);
+                (self.trial, self.in_use) = (Some(trial), ready.in_use);
                 log::info!(
                     "model {} on {}: proven against its golden vectors (smallest cosine of features {:.6}, largest \
                      difference of a probability {:.1e}); {:.2} ms a frame, {:.2} ms a window (medians, batch {})",
