@@ -53,8 +53,13 @@ pub enum NotReady {
     #[error("no TensorRT engine is built, for it would have to be built anew at every start")]
     Cache(#[from] CacheError),
     /// The build came to nothing.
-    #[error("no TensorRT engine could be built")]
-    Build(#[from] BuildError),
+    #[error("no TensorRT engine of {model} could be built")]
+    Build {
+        /// Of what.
+        model: String,
+        /// Why.
+        source: BuildError,
+    },
     /// It was tried before.
     #[error(
         "the TensorRT engine was refused before: {0}; `vedette engine build`, and then a restart of the daemon, tries again"
@@ -93,7 +98,7 @@ impl NotReady {
     pub fn may_pass(&self) -> bool {
         match self {
             NotReady::Machine(MachineError::Gpu { .. }) | NotReady::Slow { .. } | NotReady::Run(_) => true,
-            NotReady::Build(e) => !e.is_lasting(),
+            NotReady::Build { source, .. } => !source.is_lasting(),
             NotReady::Cache(e) => e.may_pass(),
             NotReady::Load(e) => !e.is_of_the_plan(),
             NotReady::Proof(e) => !is_of_the_engine(e),
@@ -254,7 +259,7 @@ impl<'a> Maker<'a> {
             if e.is_lasting() {
                 self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
             }
-            return Err(e.into());
+            return Err(NotReady::Build { model: self.key.model.clone(), source: e });
         }
         let took = self.clock.now().since(began).as_secs_f64();
         self.cache.finish(&self.key, self.clock.wall(), took)?;
