@@ -150,10 +150,13 @@ fn a_build_that_goes_wrong_harms_nobody() {
         ("Builder::buildSerializedNetwork:1:eat", "build_memory_mb = 256\n", "ended by signal: 6"),
         ("Builder::buildSerializedNetwork:1:oom", "", "OutOfMemory"),
         ("Builder::buildSerializedNetwork:1:fail", "", "encoder.fp32.onnx"),
+        // What a parser that overflows its stack comes to; of the second network, too.
+        ("Parser::parse:1:crash", "", "ended by signal: 11 (SIGSEGV) while it built the encoder"),
+        ("Parser::parse:2:crash", "", "ended by signal: 11 (SIGSEGV) while it built the head"),
     ] {
         let mut agent = device(tensorrt, fault).start();
         let words = better(&agent, if fault.ends_with("oom") { "not yet" } else { "not in use" });
-        assert!(words.contains(said), "{fault}: {words}");
+        assert!(words.contains(said) && words.contains("tiny 1.2.3"), "{fault}: {words}");
         serves(&agent, "ONNX Runtime");
         goes_on(&agent);
         assert!(agent.terminate().success());
@@ -162,6 +165,60 @@ fn a_build_that_goes_wrong_harms_nobody() {
         let again = if fault.ends_with("oom") { "could be built" } else { "was refused before" };
         better(&agent, again);
     }
+}
+
+/// The tiny model with other bytes for its encoder: a directory as somebody might sign it.
+fn model_with(dir: &Path, encoder: &[u8]) {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny");
+    let copied = Command::new("cp").arg("-r").arg(&tiny).arg(dir).status().expect("cp");
+    assert!(copied.success());
+    let manifest = dir.join("manifest.toml");
+    let text = std::fs::read_to_string(&manifest).expect("there");
+    let file = dir.join("encoder.fp32.onnx");
+    let old = std::fs::read(&file).expect("there");
+    std::fs::write(&file, encoder).expect("writable");
+    let digest = vedette::base::digest::of_bytes;
+    let text = text.replace(&digest(&old), &digest(encoder)).replacen(
+        &format!("size_bytes = {}", old.len()),
+        &format!("size_bytes = {}", encoder.len()),
+        1,
+    );
+    std::fs::write(manifest, text).expect("writable");
+}
+
+#[test]
+fn a_network_of_graphs_in_one_another_is_refused_by_both_engines_before_a_runtime_sees_it() {
+    let field = |number: u8, bytes: &[u8]| {
+        let (mut field, mut length) = (vec![number << 3 | 2], bytes.len());
+        while length >= 0x80 {
+            field.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        field.push(length as u8);
+        [field, bytes.to_vec()].concat()
+    };
+    let mut graph = field(1, &field(4, b"Relu"));
+    for _ in 0..10_000 {
+        graph = field(1, &[field(4, b"If"), field(5, &field(6, &graph))].concat());
+    }
+    let agent = device("", "");
+    let dir = agent.config().with_file_name("deep");
+    model_with(&dir, &field(7, &graph));
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let line = text.lines().find(|l| l.starts_with("dir = ")).expect("it names one");
+    std::fs::write(agent.config(), text.replace(line, &format!("dir = {dir:?}"))).expect("writable");
+    for (what, more) in [("build", &[][..]), ("bench", &["--cpu", "--passes", "10"][..])] {
+        let refused = engine(&agent, what, "", more);
+        assert_eq!(refused.status.code(), Some(3), "{what}: {}", stderr(&refused));
+        let said = stderr(&refused);
+        assert!(
+            said.contains("encoder.fp32.onnx cannot be used") && said.contains("more than 8 deep"),
+            "{what}: {said}"
+        );
+    }
+    // It would come to the same, and is remembered.
+    let again = engine(&agent, "verify", "", &[]);
+    assert!(stderr(&again).contains("was refused before"), "{}", stderr(&again));
 }
 
 #[test]
@@ -401,6 +458,48 @@ fn a_tensorrt_that_lets_one_context_use_a_profile_computes_every_batch_size_with
 }
 
 #[test]
+fn the_deep_learning_accelerator_that_is_asked_for_is_built_for_run_on_and_part_of_the_key() {
+    let agent = device("dla_core = 1\n", "");
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let text = text + "\n" + &PATTERN.replace("\"pattern\"", "\"pattern-2\"");
+    std::fs::write(agent.config(), &text).expect("writable");
+    let run = |what: &str, cores: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+        command.args(["engine", what, "--config"]).arg(agent.config()).args(more).envs(environment(""));
+        command.envs([("VEDETTE_TRT_DLA", cores), ("VEDETTE_TRT_TRACE", "1"), ("RUST_LOG", "tensorrt=trace")]);
+        command.output().expect("the program was built with its tests")
+    };
+    let none = run("build", "0", &[]);
+    assert_eq!(none.status.code(), Some(3));
+    assert!(stderr(&none).contains("DLA core 1 is asked for, and TensorRT finds 0"), "{}", stderr(&none));
+    let built = run("build", "2", &["--json"]);
+    assert!(built.status.success(), "{}", stderr(&built));
+    // One batch size, that of both cameras; smaller passes are filled up, and prove themselves.
+    for given in ["default device DLA, core 1, with the GPU for the rest", "batches 2, 2, 2", "run on DLA core 1"] {
+        assert_eq!(stderr(&built).matches(given).count(), 2, "{given}, for each network: {}", stderr(&built));
+    }
+    let last: Value = serde_json::from_str(stdout(&built).lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["engine"]["key"]["dla_core"], 1, "{last}");
+    assert!(run("verify", "2", &[]).status.success());
+    // Another core's plans are others.
+    std::fs::write(agent.config(), text.replace("dla_core = 1", "dla_core = 0")).expect("writable");
+    let other = run("verify", "2", &["--json"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stdout(&other).contains("there is none yet"), "{}", stdout(&other));
+}
+
+#[test]
+fn the_largest_scratch_memory_of_a_layer_reaches_the_builder() {
+    let agent = device("workspace_mb = 64\n", "");
+    let mut traced = environment("").to_vec();
+    traced.extend([("VEDETTE_TRT_TRACE", "1"), ("RUST_LOG", "tensorrt=trace")]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+    command.args(["engine", "build", "--config"]).arg(agent.config()).envs(traced);
+    let built = command.output().expect("the program was built with its tests");
+    assert_eq!(stderr(&built).matches("workspace 64000000 bytes").count(), 2, "{}", stderr(&built));
+}
+
+#[test]
 fn a_build_that_eats_all_memory_does_not_harm_the_engine_that_serves() {
     let agent = device("build_memory_mb = 256\n", "").start();
     serves(&agent, "TensorRT 10.16");
@@ -428,6 +527,29 @@ fn an_engine_that_takes_the_daemon_with_it_is_not_used_for_ever() {
     assert!(words.contains("3 times the agent ended"), "{words}");
     serves(&agent, "ONNX Runtime");
     goes_on(&agent);
+}
+
+#[test]
+fn what_is_measured_beside_a_daemon_says_so() {
+    let mut agent = device("", "").start();
+    serves(&agent, "TensorRT 10.16");
+    let measured = |agent: &Agent| {
+        let rows = agent.config().with_file_name("bench.json");
+        let bench = engine(agent, "bench", "", &["--passes", "10", "--out", rows.to_str().expect("UTF-8")]);
+        assert!(bench.status.success(), "{}", stderr(&bench));
+        let rows: Value = serde_json::from_slice(&std::fs::read(rows).expect("written")).expect("JSON");
+        let verified = engine(agent, "verify", "", &["--json"]);
+        let verified: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!(rows["beside_daemon"], verified["engine"]["beside_daemon"]);
+        let words = stdout(&bench) + &stdout(&engine(agent, "verify", "", &[]));
+        (
+            rows["beside_daemon"].as_bool(),
+            words.to_lowercase().matches("measured beside a daemon that runs (tensorrt 10.16").count(),
+        )
+    };
+    assert_eq!(measured(&agent), (Some(true), 2));
+    assert!(agent.terminate().success());
+    assert_eq!(measured(&agent), (Some(false), 0));
 }
 
 #[test]

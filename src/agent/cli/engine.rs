@@ -1,6 +1,7 @@
 //! `vedette engine`: TensorRT engines for people: built, proven, measured, listed, let go; and the shim that they need.
 
 mod bench;
+mod beside;
 mod build_shim;
 mod plans;
 

@@ -519,6 +519,7 @@ public:
     }
     ~Runtime() noexcept override { m_engines->check("a runtime", "engines"); }
 
+    void setDLACore(int32_t core) noexcept override { m_dla_core = core; }
     nvinfer1::ICudaEngine* deserializeCudaEngine(void const* bytes, std::size_t size) noexcept override
     {
         if (m_log.fails("Runtime::deserializeCudaEngine"))
@@ -527,7 +528,18 @@ public:
         }
         try
         {
-            return new Engine(m_log, Plan::read(bytes, size), m_engines);
+            Plan plan = Plan::read(bytes, size);
+            // TensorRT would take another core, too; an agent that forgets which one it wanted is found here.
+            if (plan.dla_core != m_dla_core)
+            {
+                misuse("a plan for DLA core " + std::to_string(plan.dla_core) + " is loaded with core "
+                    + std::to_string(m_dla_core) + " chosen");
+            }
+            if (m_dla_core >= 0)
+            {
+                m_log.given("run on DLA core " + std::to_string(m_dla_core));
+            }
+            return new Engine(m_log, std::move(plan), m_engines);
         }
         catch (std::exception const& exception)
         {
@@ -549,6 +561,7 @@ public:
 
 private:
     Log const m_log;
+    int32_t m_dla_core = -1;
     std::shared_ptr<Children> const m_engines;
 };
 
@@ -619,6 +632,7 @@ std::string Plan::write() const
     put(bytes, version);
     put(bytes, gpu);
     put(bytes, half ? 1 : 0);
+    put(bytes, dla_core);
     put(bytes, static_cast<int64_t>(outputs.size()));
     for (std::string const& output : outputs)
     {
@@ -668,6 +682,7 @@ Plan Plan::read(void const* data, size_t size)
             + plan.gpu + ", this is " + gpu_name());
     }
     plan.half = reader.number() != 0;
+    plan.dla_core = static_cast<int32_t>(reader.number());
     for (int64_t left = reader.number(); left > 0; --left)
     {
         plan.outputs.push_back(reader.text());

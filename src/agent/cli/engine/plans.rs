@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{ConfigArgs, Outcome};
+use super::{ConfigArgs, Outcome, beside};
 use crate::agent::cli::out::Out;
 use crate::agent::config::{self, Config};
 use crate::agent::infer::model::Model;
@@ -50,6 +50,7 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     if !json {
         out.line(format!("building {} for {}", maker.key().model, maker.machine().describe()))?;
     }
+    let beside = beside::daemon(&config.paths.runtime_dir)?;
     let mut last = Step::default();
     let mut progress = |step: &Step| {
         if *step == last {
@@ -65,16 +66,17 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     if let Err(e) = maker.collect() {
         log::warn!("{}", Chain(&e));
     }
-    describe(&maker, &ready, json)?;
+    describe(&maker, (&ready, beside), json)?;
     Ok(Outcome::Good)
 }
 
 pub fn verify(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
     let maker = maker(&config, &model)?;
+    let beside = beside::daemon(&config.paths.runtime_dir)?;
     match maker.cached(Remember::No)? {
         Ok(ready) => {
-            describe(&maker, &ready, json)?;
+            describe(&maker, (&ready, beside), json)?;
             Ok(Outcome::Good)
         }
         Err(why) => {
@@ -88,7 +90,7 @@ pub fn verify(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     }
 }
 
-fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> {
+fn describe(maker: &Maker<'_>, (ready, beside): (&Ready, Option<String>), json: bool) -> anyhow::Result<()> {
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let (encoder, head) = (&ready.times.encoder, &ready.times.head);
     let mut out = Out::new();
@@ -102,6 +104,7 @@ fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> 
                 "features_cosine": ready.proof.features_cosine,
                 "probabilities": ready.proof.probabilities,
             },
+            "beside_daemon": beside.is_some(),
             "batch": encoder.batch,
             "encoder_ms": { "p50": ms(encoder.p50()), "p99": ms(encoder.p99()) },
             "head_ms": { "p50": ms(head.p50()), "p99": ms(head.p99()) },
@@ -116,6 +119,9 @@ fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> 
     ))?;
     for (what, m) in [("encoder", encoder), ("head", head)] {
         out.line(format!("  {what}, batch {}: p50 {:.2} ms, p99 {:.2} ms", m.batch, ms(m.p50()), ms(m.p99())))?;
+    }
+    if let Some(words) = beside {
+        out.line(format!("  measured {words}"))?;
     }
     out.line("  a daemon that runs takes it over at its next start")?;
     out.line(format!("  kept as {}", maker.cache().dir().join(maker.key().id()).display()))?;
