@@ -221,6 +221,57 @@ fn a_network_of_graphs_in_one_another_is_refused_by_both_engines_before_a_runtim
     assert!(stderr(&again).contains("was refused before"), "{}", stderr(&again));
 }
 
+/// `tests/tensorrt/gpu.sh`; its exit code and all it said.
+fn gpu_sh(variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tensorrt/gpu.sh");
+    let ended = Command::new(script).envs(variables.iter().copied()).output().expect("a script");
+    (ended.status.code(), stdout(&ended) + &stderr(&ended))
+}
+
+#[test]
+fn the_report_of_a_machine_with_tensorrt_has_every_part_and_how_it_ended() {
+    let out = tempfile::tempdir().expect("a temporary directory");
+    doubles();
+    let mut variables = vec![
+        ("VEDETTE_TEST_GPU_DOUBLES", env!("CARGO_BIN_EXE_vedette")),
+        ("VEDETTE_TEST_GPU_OUT", out.path().to_str().expect("UTF-8")),
+        ("NEXTEST", "1"),
+    ];
+    let report = || std::fs::read_to_string(out.path().join("report.md")).expect("written");
+    let (code, said) = gpu_sh(&variables);
+    let text = report();
+    assert_eq!((code, text.matches(": exit code 0").count()), (Some(0), 5), "{said} {text}");
+    assert!(text.starts_with("# TensorRT on NO real machine") && said.contains("everything holds"), "{said}");
+    for part in ["libvedette_trt-10.16.so for TensorRT 10.16", "proven", "encoder, batch 4: p50", "items/s"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    let rows: Value =
+        serde_json::from_slice(&std::fs::read(out.path().join("bench.json")).expect("there")).expect("JSON");
+    assert_eq!(rows["beside_daemon"], false);
+    // A part that fails: the others are run all the same, and the end says so.
+    variables.push((FAULT, "Builder::buildSerializedNetwork:0:fail"));
+    let (code, said) = gpu_sh(&variables);
+    let text = report();
+    assert!(code == Some(1) && said.contains("SOMETHING FAILED"), "{said}");
+    assert!(
+        text.contains(": exit code 3") && text.contains("injected fault") && text.contains("## Measured"),
+        "{text}"
+    );
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
+fn a_machine_without_tensorrt_is_told_so_before_anything_is_built() {
+    use vedette::agent::infer::tensorrt::machine::{MachineError, Places, library};
+    if !matches!(library(&Places::default()), Err(MachineError::None)) {
+        return eprintln!("SKIPPED: this machine has TensorRT, and `make test-gpu` is for it");
+    }
+    let (code, said) = gpu_sh(&[("PATH", "/usr/bin:/bin")]);
+    assert!(code == Some(77) && said.contains("this machine has no TensorRT"), "{code:?} {said}");
+    // By a path that has no cargo: nothing was built.
+    assert!(said.contains("nothing was built"), "{said}");
+}
+
 #[test]
 fn a_build_ends_with_the_daemon() {
     let mut agent = device("", "Builder::buildSerializedNetwork:1:hang").start();
