@@ -40,7 +40,7 @@ test-jetson: setup ## what of Vedette this machine's hardware carries, in one re
 	@cargo build --quiet --bin vedette || cargo build --bin vedette
 	@python3 tests/jetson/report.py
 
-test-gpu: setup ## for who has a Jetson or another machine with TensorRT: shim, contract suite, default model built, proven, measured, in one report
+test-gpu: ## for who has a Jetson or another machine with TensorRT: shim, contract suite, default model built, proven, measured, in one report; without TensorRT it says so (77)
 	@tests/tensorrt/gpu.sh
 
 lint: setup ## formatting, clippy with warnings denied on the feature sets that ship, licences and sources

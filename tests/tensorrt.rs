@@ -150,10 +150,13 @@ fn a_build_that_goes_wrong_harms_nobody() {
         ("Builder::buildSerializedNetwork:1:eat", "build_memory_mb = 256\n", "ended by signal: 6"),
         ("Builder::buildSerializedNetwork:1:oom", "", "OutOfMemory"),
         ("Builder::buildSerializedNetwork:1:fail", "", "encoder.fp32.onnx"),
+        // What a parser that overflows its stack comes to; of the second network, too.
+        ("Parser::parse:1:crash", "", "ended by signal: 11 (SIGSEGV) while it built the encoder"),
+        ("Parser::parse:2:crash", "", "ended by signal: 11 (SIGSEGV) while it built the head"),
     ] {
         let mut agent = device(tensorrt, fault).start();
         let words = better(&agent, if fault.ends_with("oom") { "not yet" } else { "not in use" });
-        assert!(words.contains(said), "{fault}: {words}");
+        assert!(words.contains(said) && words.contains("tiny 1.2.3"), "{fault}: {words}");
         serves(&agent, "ONNX Runtime");
         goes_on(&agent);
         assert!(agent.terminate().success());
@@ -162,6 +165,111 @@ fn a_build_that_goes_wrong_harms_nobody() {
         let again = if fault.ends_with("oom") { "could be built" } else { "was refused before" };
         better(&agent, again);
     }
+}
+
+/// The tiny model with other bytes for its encoder: a directory as somebody might sign it.
+fn model_with(dir: &Path, encoder: &[u8]) {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny");
+    let copied = Command::new("cp").arg("-r").arg(&tiny).arg(dir).status().expect("cp");
+    assert!(copied.success());
+    let manifest = dir.join("manifest.toml");
+    let text = std::fs::read_to_string(&manifest).expect("there");
+    let file = dir.join("encoder.fp32.onnx");
+    let old = std::fs::read(&file).expect("there");
+    std::fs::write(&file, encoder).expect("writable");
+    let digest = vedette::base::digest::of_bytes;
+    let text = text.replace(&digest(&old), &digest(encoder)).replacen(
+        &format!("size_bytes = {}", old.len()),
+        &format!("size_bytes = {}", encoder.len()),
+        1,
+    );
+    std::fs::write(manifest, text).expect("writable");
+}
+
+#[test]
+fn a_network_of_graphs_in_one_another_is_refused_by_both_engines_before_a_runtime_sees_it() {
+    let field = |number: u8, bytes: &[u8]| {
+        let (mut field, mut length) = (vec![number << 3 | 2], bytes.len());
+        while length >= 0x80 {
+            field.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        field.push(length as u8);
+        [field, bytes.to_vec()].concat()
+    };
+    let mut graph = field(1, &field(4, b"Relu"));
+    for _ in 0..10_000 {
+        graph = field(1, &[field(4, b"If"), field(5, &field(6, &graph))].concat());
+    }
+    let agent = device("", "");
+    let dir = agent.config().with_file_name("deep");
+    model_with(&dir, &field(7, &graph));
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let line = text.lines().find(|l| l.starts_with("dir = ")).expect("it names one");
+    std::fs::write(agent.config(), text.replace(line, &format!("dir = {dir:?}"))).expect("writable");
+    for (what, more) in [("build", &[][..]), ("bench", &["--cpu", "--passes", "10"][..])] {
+        let refused = engine(&agent, what, "", more);
+        assert_eq!(refused.status.code(), Some(3), "{what}: {}", stderr(&refused));
+        let said = stderr(&refused);
+        assert!(
+            said.contains("encoder.fp32.onnx cannot be used") && said.contains("more than 8 deep"),
+            "{what}: {said}"
+        );
+    }
+    // It would come to the same, and is remembered.
+    let again = engine(&agent, "verify", "", &[]);
+    assert!(stderr(&again).contains("was refused before"), "{}", stderr(&again));
+}
+
+/// `tests/tensorrt/gpu.sh`; its exit code and all it said.
+fn gpu_sh(variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tensorrt/gpu.sh");
+    let ended = Command::new(script).envs(variables.iter().copied()).output().expect("a script");
+    (ended.status.code(), stdout(&ended) + &stderr(&ended))
+}
+
+#[test]
+fn the_report_of_a_machine_with_tensorrt_has_every_part_and_how_it_ended() {
+    let out = tempfile::tempdir().expect("a temporary directory");
+    doubles();
+    let mut variables = vec![
+        ("VEDETTE_TEST_GPU_DOUBLES", env!("CARGO_BIN_EXE_vedette")),
+        ("VEDETTE_TEST_GPU_OUT", out.path().to_str().expect("UTF-8")),
+        ("NEXTEST", "1"),
+    ];
+    let report = || std::fs::read_to_string(out.path().join("report.md")).expect("written");
+    let (code, said) = gpu_sh(&variables);
+    let text = report();
+    assert_eq!((code, text.matches(": exit code 0").count()), (Some(0), 5), "{said} {text}");
+    assert!(text.starts_with("# TensorRT on NO real machine") && said.contains("everything holds"), "{said}");
+    for part in ["libvedette_trt-10.16.so for TensorRT 10.16", "proven", "encoder, batch 4: p50", "items/s"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    let rows: Value =
+        serde_json::from_slice(&std::fs::read(out.path().join("bench.json")).expect("there")).expect("JSON");
+    assert_eq!(rows["beside_daemon"], false);
+    // A part that fails: the others are run all the same, and the end says so.
+    variables.push((FAULT, "Builder::buildSerializedNetwork:0:fail"));
+    let (code, said) = gpu_sh(&variables);
+    let text = report();
+    assert!(code == Some(1) && said.contains("SOMETHING FAILED"), "{said}");
+    assert!(
+        text.contains(": exit code 3") && text.contains("injected fault") && text.contains("## Measured"),
+        "{text}"
+    );
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
+fn a_machine_without_tensorrt_is_told_so_before_anything_is_built() {
+    use vedette::agent::infer::tensorrt::machine::{MachineError, Places, library};
+    if !matches!(library(&Places::default()), Err(MachineError::None)) {
+        return eprintln!("SKIPPED: this machine has TensorRT, and `make test-gpu` is for it");
+    }
+    let (code, said) = gpu_sh(&[("PATH", "/usr/bin:/bin")]);
+    assert!(code == Some(77) && said.contains("this machine has no TensorRT"), "{code:?} {said}");
+    // By a path that has no cargo: nothing was built.
+    assert!(said.contains("nothing was built"), "{said}");
 }
 
 #[test]
@@ -204,6 +312,38 @@ fn a_gpu_that_fails_while_it_serves_is_replaced_by_the_cpu() {
     goes_on(&agent);
     assert!(agent.log().contains("the CPU takes over"), "{}", agent.log());
     better(&agent, "is tried again");
+}
+
+#[test]
+fn a_gpu_that_is_lost_to_the_process_is_left_alone_and_the_remedy_is_said() {
+    // Some 450 passes go into proving and measuring. Then an illegal address: said by CUDA itself, or by TensorRT, which
+    // has no number for it, only words.
+    for (tensorrt, fault) in [("", "cuGraphLaunch:600:lost"), ("cuda_graph = false\n", "cuLaunchHostFunc:600:lost")] {
+        let mut agent = device(tensorrt, fault).start();
+        serves(&agent, "TensorRT 10.16");
+        serves(&agent, "ONNX Runtime");
+        goes_on(&agent);
+        let words = better(&agent, "systemctl restart vedette");
+        assert!(words.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{words}");
+        let log = agent.log();
+        assert_eq!(log.matches("systemctl restart vedette").count(), 1, "{log}");
+        assert!(!log.contains("tried again"), "{log}");
+        // It ends in good order, though nothing can be freed, and the next process has the GPU.
+        assert!(agent.terminate().success());
+        agent.environment(&environment(""));
+        agent.restart();
+        serves(&agent, "TensorRT 10.16");
+        assert!(agent.terminate().success());
+    }
+}
+
+#[test]
+fn a_gpu_that_is_lost_while_an_engine_is_proven_is_not_tried_in_the_same_process() {
+    let agent = device("", "cuGraphLaunch:5:lost").start();
+    better(&agent, "systemctl restart vedette");
+    serves(&agent, "ONNX Runtime");
+    goes_on(&agent);
+    assert!(!agent.log().contains("tried again"), "{}", agent.log());
 }
 
 #[test]
@@ -369,6 +509,48 @@ fn a_tensorrt_that_lets_one_context_use_a_profile_computes_every_batch_size_with
 }
 
 #[test]
+fn the_deep_learning_accelerator_that_is_asked_for_is_built_for_run_on_and_part_of_the_key() {
+    let agent = device("dla_core = 1\n", "");
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let text = text + "\n" + &PATTERN.replace("\"pattern\"", "\"pattern-2\"");
+    std::fs::write(agent.config(), &text).expect("writable");
+    let run = |what: &str, cores: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+        command.args(["engine", what, "--config"]).arg(agent.config()).args(more).envs(environment(""));
+        command.envs([("VEDETTE_TRT_DLA", cores), ("VEDETTE_TRT_TRACE", "1"), ("RUST_LOG", "tensorrt=trace")]);
+        command.output().expect("the program was built with its tests")
+    };
+    let none = run("build", "0", &[]);
+    assert_eq!(none.status.code(), Some(3));
+    assert!(stderr(&none).contains("DLA core 1 is asked for, and TensorRT finds 0"), "{}", stderr(&none));
+    let built = run("build", "2", &["--json"]);
+    assert!(built.status.success(), "{}", stderr(&built));
+    // One batch size, that of both cameras; smaller passes are filled up, and prove themselves.
+    for given in ["default device DLA, core 1, with the GPU for the rest", "batches 2, 2, 2", "run on DLA core 1"] {
+        assert_eq!(stderr(&built).matches(given).count(), 2, "{given}, for each network: {}", stderr(&built));
+    }
+    let last: Value = serde_json::from_str(stdout(&built).lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["engine"]["key"]["dla_core"], 1, "{last}");
+    assert!(run("verify", "2", &[]).status.success());
+    // Another core's plans are others.
+    std::fs::write(agent.config(), text.replace("dla_core = 1", "dla_core = 0")).expect("writable");
+    let other = run("verify", "2", &["--json"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stdout(&other).contains("there is none yet"), "{}", stdout(&other));
+}
+
+#[test]
+fn the_largest_scratch_memory_of_a_layer_reaches_the_builder() {
+    let agent = device("workspace_mb = 64\n", "");
+    let mut traced = environment("").to_vec();
+    traced.extend([("VEDETTE_TRT_TRACE", "1"), ("RUST_LOG", "tensorrt=trace")]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+    command.args(["engine", "build", "--config"]).arg(agent.config()).envs(traced);
+    let built = command.output().expect("the program was built with its tests");
+    assert_eq!(stderr(&built).matches("workspace 64000000 bytes").count(), 2, "{}", stderr(&built));
+}
+
+#[test]
 fn a_build_that_eats_all_memory_does_not_harm_the_engine_that_serves() {
     let agent = device("build_memory_mb = 256\n", "").start();
     serves(&agent, "TensorRT 10.16");
@@ -396,6 +578,60 @@ fn an_engine_that_takes_the_daemon_with_it_is_not_used_for_ever() {
     assert!(words.contains("3 times the agent ended"), "{words}");
     serves(&agent, "ONNX Runtime");
     goes_on(&agent);
+}
+
+#[test]
+fn what_is_measured_beside_a_daemon_says_so() {
+    let mut agent = device("", "").start();
+    serves(&agent, "TensorRT 10.16");
+    let measured = |agent: &Agent| {
+        let rows = agent.config().with_file_name("bench.json");
+        let bench = engine(agent, "bench", "", &["--passes", "10", "--out", rows.to_str().expect("UTF-8")]);
+        assert!(bench.status.success(), "{}", stderr(&bench));
+        let rows: Value = serde_json::from_slice(&std::fs::read(rows).expect("written")).expect("JSON");
+        let verified = engine(agent, "verify", "", &["--json"]);
+        let verified: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!(rows["beside_daemon"], verified["engine"]["beside_daemon"]);
+        let words = stdout(&bench) + &stdout(&engine(agent, "verify", "", &[]));
+        (
+            rows["beside_daemon"].as_bool(),
+            words.to_lowercase().matches("measured beside a daemon that runs (tensorrt 10.16").count(),
+        )
+    };
+    assert_eq!(measured(&agent), (Some(true), 2));
+    assert!(agent.terminate().success());
+    assert_eq!(measured(&agent), (Some(false), 0));
+}
+
+#[test]
+fn what_is_let_go_is_not_what_a_daemon_serves_with_or_somebody_builds() {
+    let agent = device("", "").start();
+    serves(&agent, "TensorRT 10.16");
+    // By another configuration the daemon's engine is not the one in use: it has one camera more.
+    let text = std::fs::read_to_string(agent.config()).expect("there");
+    let two = agent.config().with_file_name("two.toml");
+    std::fs::write(&two, text + "\n" + &PATTERN.replace("\"pattern\"", "\"pattern-2\"")).expect("writable");
+    let gc = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedette"));
+        command.args(["engine", "gc", "--all", "--config"]).arg(&two).envs(environment(""));
+        command.output().expect("the program was built with its tests")
+    };
+    let kept = gc();
+    assert!(stdout(&kept).contains("0 let go, 1 kept"), "{} {}", stdout(&kept), stderr(&kept));
+    assert!(plan_of(&agent, "encoder.plan").exists());
+    // While somebody builds, nothing is let go at all.
+    let dir = agent.state().join("engines");
+    let lock = std::fs::File::open(dir.join(".lock")).expect("the daemon has built");
+    lock.lock().expect("nobody builds any more");
+    let refused = gc();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("another process is building here"), "{}", stderr(&refused));
+    drop(lock);
+    // When the daemon is gone, so may its engine be.
+    let mut agent = agent;
+    assert!(agent.terminate().success());
+    let gone = gc();
+    assert!(stdout(&gone).contains("1 let go, 0 kept"), "{} {}", stdout(&gone), stderr(&gone));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
 use super::outbox::OutboxStatus;
-use super::update::UpdateStatus;
 use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
+use super::update::UpdateStatus;
 
 /// `.../heartbeat`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

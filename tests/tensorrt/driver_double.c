@@ -118,7 +118,7 @@ static void run_encoder(vt_library *library, vt_blob *plan, bool both, float tol
         }
     }
     vt_context *context = NULL;
-    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(engine, NULL, 0, NULL, &context, fresh_error()), VT_OK, "");
     unsigned char view[REFERENCE_BATCH * VIEW];
     float features[REFERENCE_BATCH * FEATURES], map[REFERENCE_BATCH * MAP];
     fill_view(view, REFERENCE_BATCH);
@@ -169,7 +169,7 @@ static void run_head(vt_library *library, vt_blob *plan, float tolerance) {
     vt_engine *engine = NULL;
     vt_context *context = NULL;
     EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
-    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(engine, NULL, 0, NULL, &context, fresh_error()), VT_OK, "");
     float features[REFERENCE_BATCH * STEPS * FEATURES], probabilities[REFERENCE_BATCH * CLASSES];
     for (int i = 0; i < REFERENCE_BATCH * STEPS * FEATURES; ++i)
         features[i] = (float)sin(i * 0.37);
@@ -429,9 +429,9 @@ static void bad_runs(vt_library *library) {
     vt_engine *engine = NULL;
     vt_context *context = NULL;
     EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
-    EXPECT(vt_context_new(NULL, NULL, &context, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_context_new(engine, NULL, NULL, fresh_error()), VT_ARGUMENT, "");
-    EXPECT(vt_context_new(engine, NULL, &context, fresh_error()), VT_OK, "");
+    EXPECT(vt_context_new(NULL, NULL, 0, NULL, &context, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_context_new(engine, NULL, 0, NULL, NULL, fresh_error()), VT_ARGUMENT, "");
+    EXPECT(vt_context_new(engine, NULL, 0, NULL, &context, fresh_error()), VT_OK, "");
     const int64_t shape[9] = {1, 8, 8, 6, 1, 1, 1, 1, 1}, many[4] = {5, 8, 8, 6}, wide[4] = {1, 8, 9, 6},
                   negative[4] = {-1, 8, 8, 6}, none[4] = {0, 8, 8, 6};
     unsigned long long at_view = device_new(4 * VIEW), at_features = device_new(4 * FEATURES * sizeof(float));
@@ -534,7 +534,7 @@ static void contexts(vt_library *library) {
     pthread_t thread[2];
     EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
     for (int i = 0; i < 2; ++i)
-        EXPECT(vt_context_new(engine, NULL, &context[i], fresh_error()), VT_OK, "");
+        EXPECT(vt_context_new(engine, NULL, 0, NULL, &context[i], fresh_error()), VT_OK, "");
     for (int i = 0; i < 2; ++i)
         pthread_create(&thread[i], NULL, misname, context[i]);
     for (int i = 0; i < 2; ++i) {
@@ -546,6 +546,49 @@ static void contexts(vt_library *library) {
     vt_context_free(context[0]);
     vt_engine_free(engine);
     vt_blob_free(plan);
+}
+
+/* Two contexts in one piece of memory, one after the other: no more is allocated, and both compute. */
+static void shared_memory(vt_library *library) {
+    vt_blob *plan = build(library, build_of(encoder_onnx, features_only, 1, PLAIN));
+    vt_engine *engine = NULL;
+    EXPECT(vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error()), VT_OK, "");
+    const uint64_t bytes = vt_engine_device_bytes(engine);
+    CHECK(bytes > 0);
+    unsigned long long memory = device_new(bytes + 256), view = device_new(4 * VIEW), at[2];
+    vt_context *context[2] = {NULL, NULL};
+    void *const to = (void *)(uintptr_t)memory;
+    EXPECT(vt_context_new(engine, to, bytes - 1, NULL, &context[0], fresh_error()), VT_ARGUMENT, "are needed");
+    EXPECT(vt_context_new(engine, (char *)to + 64, bytes, NULL, &context[0], fresh_error()), VT_ARGUMENT, "aligned to 256");
+    CHECK(context[0] == NULL);
+    for (int i = 0; i < 2; ++i)
+        at[i] = device_new(4 * FEATURES * sizeof(float));
+    const long long before = cuda_count("allocations");
+    void *stream = stream_new();
+    for (int i = 0; i < 2; ++i) {
+        const int64_t shape[4] = {i + 1, 8, 8, 6};
+        EXPECT(vt_context_new(engine, to, bytes, stream, &context[i], fresh_error()), VT_OK, "");
+        EXPECT(vt_context_shape(context[i], "view", shape, 4, fresh_error()), VT_OK, "");
+        bind(context[i], "view", view);
+        bind(context[i], "features", at[i]);
+    }
+    for (int i = 0; i < 2; ++i)
+        EXPECT(vt_context_enqueue(context[i], stream, fresh_error()), VT_OK, "");
+    stream_wait(stream);
+    CHECK(cuda_count("allocations") == before);
+    float features[2][FEATURES];
+    for (int i = 0; i < 2; ++i)
+        from_device(features[i], at[i], sizeof(features[i]));
+    CHECK(memcmp(features[0], features[1], sizeof(features[0])) == 0); /* of the same view */
+    stream_free(stream);
+    for (int i = 0; i < 2; ++i) {
+        vt_context_free(context[i]);
+        device_free(at[i]);
+    }
+    vt_engine_free(engine);
+    vt_blob_free(plan);
+    device_free(memory);
+    device_free(view);
 }
 
 static void threads(void) {
@@ -570,6 +613,7 @@ void run_doubles(void) {
     bad_plans(library);
     bad_runs(library);
     contexts(library);
+    shared_memory(library);
     vt_close(library);
     threads();
     CHECK(cuda_count("allocations") == before);

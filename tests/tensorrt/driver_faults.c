@@ -26,7 +26,7 @@ static int32_t scenario(void) {
     if (code == VT_OK)
         code = vt_engine_load(library, vt_blob_data(plan), vt_blob_bytes(plan), -1, &engine, fresh_error());
     if (code == VT_OK)
-        code = vt_context_new(engine, NULL, &context, fresh_error());
+        code = vt_context_new(engine, NULL, 0, NULL, &context, fresh_error());
     if (code == VT_OK)
         code = vt_context_shape(context, "view", shape, 4, fresh_error());
     if (code == VT_OK)

@@ -1,6 +1,7 @@
 //! `vedette engine`: TensorRT engines for people: built, proven, measured, listed, let go; and the shim that they need.
 
 mod bench;
+mod beside;
 mod build_shim;
 mod plans;
 
@@ -53,7 +54,7 @@ enum What {
     Gc {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Of this machine, too, but for the one that is in use
+        /// Of this machine, too, but for the one that this configuration asks for and those that a daemon uses
         #[arg(long)]
         all: bool,
     },

@@ -170,7 +170,8 @@ pub struct TensorRt {
     pub dla_core: Option<u8>,
     /// `cuda_graph`: whether a pass is one launch; default true.
     pub cuda_graph: bool,
-    /// `workspace_mb`: largest scratch memory of a layer, 16 to 8192 MB (10^6 bytes); default 512 MB.
+    /// `workspace_mb`: largest scratch memory of a layer, 16 to 8192 MB (10^6 bytes), less where a build that begins would
+    /// leave the machine less than `build_keeps_free_mb`; default 512 MB.
     pub workspace_bytes: u64,
     /// `build_memory_mb`: memory of its own that a build may take, 256 to 32,768 MB; default 3,000 MB.
     pub build_memory_bytes: u64,

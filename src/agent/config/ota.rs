@@ -82,7 +82,8 @@ fn root(base_dir: &Path) -> Kind<'_, Vec<u8>> {
             std::io::Read::read_to_end(&mut std::io::Read::take(files::open(&path)?, ROOT_MAX_BYTES), &mut bytes)?;
             Ok(bytes)
         };
-        let bytes = read().map_err(|e: std::io::Error| Fault::new(format!("{}: {}", path.display(), files::why(&e))))?;
+        let bytes =
+            read().map_err(|e: std::io::Error| Fault::new(format!("{}: {}", path.display(), files::why(&e))))?;
         let json: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
         match json.as_ref().and_then(|json| json["signed"]["_type"].as_str()) {
             Some("root") => Ok(bytes),

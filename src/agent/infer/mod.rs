@@ -1,6 +1,6 @@
 //! From frames to scores: view, encoder once a frame, head over the features of the last window.
 //!
-//! `model` reads and verifies a model directory, `manifest` is its format, `input` the part of it that decides the
+//! `model` reads and verifies a model directory, `bounds` says what a network may be at most, `manifest` is its format, `input` the part of it that decides the
 //! pixels; `view` is what the encoder sees; `window` keeps the last features of a camera; `classifier` puts them together
 //! for many cameras; `onnx` is the CPU engine; `golden` proves an engine against the model's own vectors before it is
 //! trusted; `measure` says how long it takes. `tensorrt` is the Jetson's.
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::agent::config::CameraId;
 use crate::base::clock::Mono;
 
+pub mod bounds;
 pub mod classifier;
 pub mod golden;
 pub mod input;
@@ -148,6 +149,21 @@ pub enum EngineError {
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What it runs on is of no more use to this process, whatever is tried.
+    #[error("the {network} could not be run, and nothing can on its device before this program is started anew")]
+    Lost {
+        /// Which one.
+        network: Network,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl EngineError {
+    /// Whether no engine on the same device can be had in this process any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, EngineError::Lost { .. })
+    }
 }
 
 /// Refuses NaN and infinities; `width` values belong to each item of the batch.

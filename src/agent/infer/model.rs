@@ -18,6 +18,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bounds::{self, Unfit};
 use super::manifest::{FileEntry, MANIFEST, Manifest, ManifestError};
 use crate::base::digest;
 use crate::contract::alert::ModelRef;
@@ -59,6 +60,14 @@ pub enum ModelError {
         path: PathBuf,
         /// What was looked for.
         file: String,
+    },
+    /// No runtime is given this network.
+    #[error("{} cannot be used as a network", path.display())]
+    Unfit {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Unfit,
     },
 }
 
@@ -116,6 +125,17 @@ impl Model {
         let path = self.dir.join(&entry.path);
         let bytes = fs::read(&path).map_err(|source| read_error(path.clone(), source))?;
         compare(path, entry, &digest::of_bytes(&bytes), bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
+    /// A network, as [`Model::read`] reads it, and within the bounds of what a runtime is given.
+    pub fn network(&self, file: &str) -> Result<Vec<u8>, ModelError> {
+        let entry = self.entry(file)?;
+        let unfit = |source| ModelError::Unfit { path: self.dir.join(&entry.path), source };
+        // Before it is read: it may be more than the memory that there is.
+        bounds::check_size(entry.size_bytes).map_err(unfit)?;
+        let bytes = self.read(file)?;
+        bounds::check(&bytes).map_err(unfit)?;
         Ok(bytes)
     }
 

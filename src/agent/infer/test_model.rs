@@ -177,3 +177,26 @@ fn the_tiny_model_directory_is_a_good_one() {
     model.prove(&mut load(&model)).expect("the engine that made the vectors");
     assert_eq!(model.read("encoder.fp32.onnx").expect("listed"), network("encoder.onnx"), "made of the fixtures");
 }
+
+/// A field of a message of Protocol Buffers, with bytes in it.
+pub fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    fn varint(mut value: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+    [varint((number as usize) << 3 | 2), varint(bytes.len()), bytes.to_vec()].concat()
+}
+
+/// An ONNX whose graph has a condition whose branch has a condition, so many times.
+pub fn nested(levels: usize) -> Vec<u8> {
+    let mut graph = field(1, &field(4, b"Relu"));
+    for _ in 0..levels {
+        graph = field(1, &[field(4, b"If"), field(5, &field(6, &graph))].concat());
+    }
+    field(7, &graph)
+}

@@ -57,4 +57,3 @@ pub trait Journal: Send + Sync {
     /// Trouble of the device's, or that it is over.
     fn trouble(&self, trouble: Notice, words: Option<String>);
 }
-

@@ -148,7 +148,9 @@ impl Ledger {
     /// Reads it; none: there is none yet. One that cannot be read is an error, and no empty one: the floor would be lost.
     pub fn load(path: &Path) -> io::Result<Option<Ledger>> {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -202,7 +204,8 @@ impl Ledger {
             return no(UpdateFault::ExtraneousTarget, format!("{:?} is no semantic version", facts.version));
         };
         if facts.release < self.floor {
-            let words = format!("release {} is older than {}, which this device has committed", facts.release, self.floor);
+            let words =
+                format!("release {} is older than {}, which this device has committed", facts.release, self.floor);
             return no(UpdateFault::Rollback, words);
         }
         if let Some(newest) = self.versions.get(&facts.model).filter(|v| version < **v)

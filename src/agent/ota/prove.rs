@@ -138,9 +138,11 @@ fn proven(spec: &Spec, loaded: &mut dyn FnMut()) -> Result<Found, UpdateReason> 
         return Err(no(UpdateFault::SlotDamaged, format!("{} holds another model", spec.dir.display())));
     }
     let precision = Precision::ALL.iter().find(|(word, _)| *word == spec.precision).map(|(_, p)| *p);
-    let precision = precision.ok_or_else(|| no(UpdateFault::Incompatible, format!("no precision {}", spec.precision)))?;
+    let precision =
+        precision.ok_or_else(|| no(UpdateFault::Incompatible, format!("no precision {}", spec.precision)))?;
     if !model.manifest().tolerances.contains_key(&precision) {
-        let words = format!("this device runs models in {precision} (model.precision), and this one has no such networks");
+        let words =
+            format!("this device runs models in {precision} (model.precision), and this one has no such networks");
         return Err(no(UpdateFault::Incompatible, words));
     }
     let mut engine = onnx::load(&model, precision, spec.threads, spec.onnxruntime.as_deref())
@@ -148,7 +150,9 @@ fn proven(spec: &Spec, loaded: &mut dyn FnMut()) -> Result<Found, UpdateReason> 
     loaded();
     model.prove_at(&mut engine, &BATCHES).map_err(|e| {
         let fault = match &e {
-            ProofError::Model(_) | ProofError::Broken { .. } | ProofError::View { .. } => UpdateFault::MalformedManifest,
+            ProofError::Model(_) | ProofError::Broken { .. } | ProofError::View { .. } => {
+                UpdateFault::MalformedManifest
+            }
             ProofError::Engine { .. } => UpdateFault::BuildFailed,
             ProofError::WrongView { .. } | ProofError::WrongNumbers { .. } | ProofError::WrongDirection { .. } => {
                 UpdateFault::GoldenVectors

@@ -209,7 +209,8 @@ impl Trust {
 
     /// Keeps the roots that were fetched and led to the one that `tough` ended at.
     fn keep_roots(&self, work: &Path, seen: &Roots) -> io::Result<()> {
-        let newest = fs::read(work.join("root.json")).ok().and_then(|b| serde_json::from_slice::<Signed<Root>>(&b).ok());
+        let newest =
+            fs::read(work.join("root.json")).ok().and_then(|b| serde_json::from_slice::<Signed<Root>>(&b).ok());
         let Some(newest) = newest else { return Ok(()) };
         let mut seen = seen.0.lock().expect("nothing panics under this lock");
         for (version, bytes) in std::mem::take(&mut *seen) {
@@ -273,9 +274,7 @@ fn time(text: &str) -> Option<Wall> {
 }
 
 /// The releases among the targets. A number that two have is nobody's.
-fn releases<'a>(
-    targets: impl Iterator<Item = (&'a TargetName, &'a Target)>,
-) -> BTreeMap<u64, Result<Release, String>> {
+fn releases<'a>(targets: impl Iterator<Item = (&'a TargetName, &'a Target)>) -> BTreeMap<u64, Result<Release, String>> {
     let mut found: BTreeMap<u64, Result<Release, String>> = BTreeMap::new();
     for (name, target) in targets {
         // Others may use the same repository.

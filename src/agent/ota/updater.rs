@@ -177,7 +177,12 @@ impl Updater {
     }
 
     /// Looks at what is signed.
-    fn look(&self, ledger: &Ledger, from_dir: Option<&PathBuf>, stop: &StopToken) -> Result<(Listing, Remote), Trouble> {
+    fn look(
+        &self,
+        ledger: &Ledger,
+        from_dir: Option<&PathBuf>,
+        stop: &StopToken,
+    ) -> Result<(Listing, Remote), Trouble> {
         if !self.parts.bench.knows_time_of_day() {
             return Err(Trouble::Wait("the device does not know the time: nothing signed can be judged".into()));
         }
@@ -209,9 +214,9 @@ impl Updater {
             Err(Trouble::Fault(reason)) => Some(reason.clone()),
             // Nothing newer comes, and what there was has expired: held back, or a network that has been gone for too long.
             Err(Trouble::Wait(why)) => match ledger.expires {
-                Some(expires) if expires < self.parts.clock.wall() && self.parts.bench.knows_time_of_day() => {
-                    frozen(format!("what is signed has expired on {}, and nothing newer comes: {why}", expires.rfc3339()))
-                }
+                Some(expires) if expires < self.parts.clock.wall() && self.parts.bench.knows_time_of_day() => frozen(
+                    format!("what is signed has expired on {}, and nothing newer comes: {why}", expires.rfc3339()),
+                ),
                 _ => ledger.trouble.clone(),
             },
         };
@@ -276,12 +281,18 @@ impl Updater {
         let incoming = self.slots.begin(&release.digest, &manifest)?;
         let m = &incoming.manifest;
         if (m.name.as_str(), m.version.to_string()) != (release.facts.model.as_str(), release.facts.version.clone()) {
-            let words = format!("it is signed as {} {}, and its manifest says {}", release.facts.model, release.facts.version, m.title());
+            let words = format!(
+                "it is signed as {} {}, and its manifest says {}",
+                release.facts.model,
+                release.facts.version,
+                m.title()
+            );
             return Err(Trouble::fault(UpdateFault::MalformedManifest, words));
         }
         let fits = m.hardware.is_empty() || m.hardware.iter().any(|h| self.parts.hardware.contains(h));
         if !fits {
-            let words = format!("it is for {}; this device is {}", m.hardware.join(", "), self.parts.hardware.join(", "));
+            let words =
+                format!("it is for {}; this device is {}", m.hardware.join(", "), self.parts.hardware.join(", "));
             return Err(Trouble::fault(UpdateFault::WrongHardware, words));
         }
         self.parts.bench.fits(m).map_err(|words| Trouble::fault(UpdateFault::Incompatible, words))?;
@@ -501,8 +512,9 @@ impl Updater {
     fn take_back(&self) -> Result<(), Trouble> {
         let (ledger, ..) = self.updates.now();
         let slots = [&ledger.current, &ledger.previous].into_iter().flatten();
-        let opened = slots.map(|s| self.slots.open(&s.digest)).chain([Model::open(&self.parts.factory)
-            .map_err(|e| Trouble::Wait(Chain(&e).to_string()))]);
+        let opened = slots
+            .map(|s| self.slots.open(&s.digest))
+            .chain([Model::open(&self.parts.factory).map_err(|e| Trouble::Wait(Chain(&e).to_string()))]);
         let mut last = None;
         for model in opened {
             match model.and_then(|model| self.parts.bench.take_back(&model)) {

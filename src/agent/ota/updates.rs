@@ -73,12 +73,7 @@ impl Updates {
     }
 
     /// Somebody offers a release; the offer's id. The same one again changes nothing.
-    pub fn offer(
-        &self,
-        release: u64,
-        rollout: Option<String>,
-        from_dir: Option<PathBuf>,
-    ) -> Result<Uuid, UpdateError> {
+    pub fn offer(&self, release: u64, rollout: Option<String>, from_dir: Option<PathBuf>) -> Result<Uuid, UpdateError> {
         let from = self.0.bench.serves();
         let offer = Offer { id: Uuid::now_v7(), release, rollout, from, from_dir };
         let mut reports = Vec::new();
@@ -217,10 +212,7 @@ impl Updates {
         }
     }
 
-    fn change<T, E: From<UpdateError>>(
-        &self,
-        change: impl FnOnce(&mut Ledger, Wall) -> Result<T, E>,
-    ) -> Result<T, E> {
+    fn change<T, E: From<UpdateError>>(&self, change: impl FnOnce(&mut Ledger, Wall) -> Result<T, E>) -> Result<T, E> {
         let mut inner = self.lock();
         let mut new = inner.ledger.clone();
         let done = change(&mut new, self.0.clock.wall())?;

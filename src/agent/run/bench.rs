@@ -1,8 +1,8 @@
 //! Where a new model looks and serves: what `ota` needs of the daemon, by way of the inference stage's board. And where an
 //! update tells of itself.
 
-use std::sync::{Arc, Mutex};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -70,7 +70,6 @@ pub struct Since {
     memory_bytes: u64,
 }
 
-
 impl Workbench {
     /// Takes updates from now on: where they are offered, and the thread that moves them on. What the start has found is
     /// told first.
@@ -94,8 +93,7 @@ impl Workbench {
         journal.trouble(Notice::ModelDamaged, damage);
         self.begin_trial();
         let bench: Arc<dyn Bench> = Arc::new(self);
-        let updates =
-            Updates::new((path, ledger), hardware.clone(), (bench.clone(), journal.clone(), clock.clone()));
+        let updates = Updates::new((path, ledger), hardware.clone(), (bench.clone(), journal.clone(), clock.clone()));
         let parts = Parts {
             config: ota,
             dir: models_dir(&state_dir),
@@ -173,8 +171,8 @@ impl Workbench {
             Err(_) if stop.is_stopped() => Err(Trouble::Stopped),
             Err(Never::None) => Ok(None),
             Err(Never::Refused(why)) if relied_on => Err(Trouble::fault(UpdateFault::BuildFailed, why)),
-            Err(Never::NotNow(why)) if relied_on => Err(Trouble::Wait(why)),
-            Err(Never::Refused(why) | Never::NotNow(why)) => {
+            Err(Never::NotNow(why) | Never::Lost(why)) if relied_on => Err(Trouble::Wait(why)),
+            Err(Never::Refused(why) | Never::NotNow(why) | Never::Lost(why)) => {
                 log::warn!("{why}; the release is tried on the CPU, which serves now too");
                 Ok(None)
             }
@@ -189,7 +187,11 @@ impl Bench for Workbench {
 
     fn fits(&self, manifest: &Manifest) -> Result<(), String> {
         let wrong = self.config.check_classes(&manifest.classes);
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
     }
 
     fn is_hot(&self, manifest: &Manifest) -> bool {
@@ -212,11 +214,8 @@ impl Bench for Workbench {
 
     fn shadow(&self, model: &Model, engine: Engine) {
         let (new, now) = (InUse::of(model), self.serving.now());
-        let machine = Machine::new(
-            new.manifest.classes.clone(),
-            self.config.incident.clone(),
-            self.thresholds(&new.manifest),
-        );
+        let machine =
+            Machine::new(new.manifest.classes.clone(), self.config.incident.clone(), self.thresholds(&new.manifest));
         let classifier = Classifier::new(Arc::clone(&new.manifest), engine, self.options());
         let thresholds = (self.thresholds(&new.manifest), self.thresholds(&now.manifest));
         self.board.look(Beside::new(new, classifier, machine, thresholds, now.manifest.classes.clone()));

@@ -3,14 +3,17 @@
 //! ```text
 //!   the CPU engine serves ──► better one made (built if need be, proven, measured) ──► handed over ──► it serves
 //!            ▲                      │ not ready: said, tried again if that can help                      │
-//!            └──────────────────────┴────────────────── its passes fail one after the other ◄────────────┘
+//!            ├──────────────────────┴────────────────── its passes fail one after the other ◄────────────┤
+//!            └───── for good: said as an error, with the remedy ◄── its device is lost to this process ◄─┘
 //! ```
+//!
+//! After some errors CUDA is of no more use to the process ("must be terminated and relaunched"). The daemon does not end
+//! itself for that: the CPU serves, and a person decides when video may stop for a restart.
 //!
 //! Its thread is not one that the watchdog asks: it may wait for minutes inside somebody else's code while the engine that
 //! serves goes on. What ends the whole process is noted before it is tried (`infer::tensorrt::cache`), and is not tried for
 //! ever.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,7 +45,34 @@ pub enum Never {
     Refused(String),
     /// Said to the operator; it may go better in a while.
     NotNow(String),
+    /// Said to the operator: what it runs on is of no more use to this process.
+    Lost(String),
 }
+
+/// What is wrong with an engine that was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Its passes fail one after the other.
+    Fails,
+    /// What it runs on is of no more use to this process, and why.
+    Lost(String),
+}
+
+/// How an engine stopped serving.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum End {
+    /// A better one took over.
+    #[default]
+    Good,
+    /// Its passes failed.
+    Failed,
+    /// What it runs on is of no more use to this process.
+    Lost,
+}
+
+/// What to do about it.
+const AFTER_A_RESTART: &str =
+    "the GPU can be used again only after a restart of the daemon (systemctl restart vedette)";
 
 /// Hears how far the making is.
 pub type Tell<'a> = &'a mut dyn FnMut(String);
@@ -67,7 +97,7 @@ pub struct Handover {
     spare: Mutex<Option<Engine>>,
     /// What served before and failed.
     failed: Mutex<Option<Engine>>,
-    broken: AtomicBool,
+    broken: Mutex<Option<Broken>>,
 }
 
 impl Handover {
@@ -80,14 +110,19 @@ impl Handover {
     pub fn take(&self) -> Option<Engine> {
         let engine = self.offered.lock().expect("nothing panics under this lock").take();
         if engine.is_some() {
-            self.broken.store(false, Ordering::Relaxed);
+            *self.broken.lock().expect("nothing panics under this lock") = None;
         }
         engine
     }
 
     /// Keeps what served before, as one to go back to if it is good.
-    pub fn keep(&self, engine: Engine, good: bool) {
-        let place = if good { &self.spare } else { &self.failed };
+    pub fn keep(&self, engine: Engine, end: End) {
+        let place = match end {
+            End::Good => &self.spare,
+            End::Failed => &self.failed,
+            // To free it is work for the device, too, which takes none any more: the end of the process frees it.
+            End::Lost => return std::mem::forget(engine),
+        };
         *place.lock().expect("nothing panics under this lock") = Some(engine);
     }
 
@@ -96,21 +131,21 @@ impl Handover {
         for place in [&self.offered, &self.spare, &self.failed] {
             drop(place.lock().expect("nothing panics under this lock").take());
         }
-        self.broken.store(false, Ordering::Relaxed);
+        *self.broken.lock().expect("nothing panics under this lock") = None;
     }
 
     fn spare(&self) -> Option<Engine> {
         self.spare.lock().expect("nothing panics under this lock").take()
     }
 
-    /// Says that what was taken is no good.
-    pub fn is_broken(&self) {
-        self.broken.store(true, Ordering::Relaxed);
+    /// Says that what was taken is no good; what was said first stands.
+    pub fn is_broken(&self, how: Broken) {
+        self.broken.lock().expect("nothing panics under this lock").get_or_insert(how);
     }
 
-    /// Whether that was said since this was last asked.
-    pub fn was_broken(&self) -> bool {
-        self.broken.swap(false, Ordering::Relaxed)
+    /// What was said of it since this was last asked.
+    pub fn was_broken(&self) -> Option<Broken> {
+        self.broken.lock().expect("nothing panics under this lock").take()
     }
 }
 
@@ -152,6 +187,15 @@ impl Keepers {
     }
 }
 
+/// What comes after an engine has served.
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    /// It is tried again.
+    Again,
+    /// Nothing: the daemon ends, or only its restart would help.
+    Nothing,
+}
+
 /// See the module's doc.
 pub struct Keeper {
     /// Where better ones come from.
@@ -177,7 +221,7 @@ impl Keeper {
                 Ok(engine) => {
                     self.health.better_engine(None);
                     self.handover.offer(engine);
-                    if !self.serves(stop) {
+                    if self.serves(stop) == After::Nothing {
                         return;
                     }
                 }
@@ -186,6 +230,7 @@ impl Keeper {
                     log::error!("{why}; the engine that serves goes on");
                     return self.health.better_engine(Some(format!("not in use: {why}")));
                 }
+                Err(Never::Lost(why)) => return self.lost(&why),
                 Err(Never::NotNow(why)) => {
                     if !stop.is_stopped() {
                         log::warn!("{why}; tried again in {} min", AGAIN_AFTER.as_secs() / 60);
@@ -197,16 +242,29 @@ impl Keeper {
         }
     }
 
-    /// While it serves; true: it has failed, and the other one serves again.
-    fn serves(&mut self, stop: &StopToken) -> bool {
+    /// Nothing that is tried in this process can help, so nothing is.
+    fn lost(&self, why: &str) {
+        log::error!("{AFTER_A_RESTART}; until then the CPU serves: {why}");
+        self.health.better_engine(Some(format!("lost: {AFTER_A_RESTART}: {why}")));
+    }
+
+    /// While it serves, and until the other one serves again should it fail.
+    fn serves(&mut self, stop: &StopToken) -> After {
         let mut looks = 0u32;
         while !stop.wait(LOOK_EVERY) {
             looks += 1;
             if looks == SETTLED_AFTER_LOOKS {
                 self.better.settled();
             }
-            if !self.handover.was_broken() {
-                continue;
+            match self.handover.was_broken() {
+                None => continue,
+                Some(Broken::Fails) => {}
+                // Not settled, unless it was before: should it do so at every start, it is not used for ever.
+                Some(Broken::Lost(why)) => {
+                    self.lost(&why);
+                    self.fall_back(stop);
+                    return After::Nothing;
+                }
             }
             self.better.settled();
             let minutes = AGAIN_AFTER.as_secs() / 60;
@@ -215,10 +273,10 @@ impl Keeper {
             );
             self.health.better_engine(Some("it failed with every frame, and is tried again".into()));
             self.fall_back(stop);
-            return true;
+            return After::Again;
         }
         self.better.settled();
-        false
+        After::Nothing
     }
 
     /// Until it has come about: without it the cameras are blind.

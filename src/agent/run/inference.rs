@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use self::beside::{Board, Gallery};
 use self::company::Company;
-use super::engines::Handover;
+use super::engines::{Broken, End, Handover};
 use super::events::{Event, Events};
 use super::health::Health;
 use super::incidents::{Inbox, Work};
-use super::serving::Serving;
 use super::pressure::{INTERVAL, Interval, Pressure};
+use super::serving::Serving;
 use crate::agent::capture::Frame;
 use crate::agent::infer::classifier::{Classifier, InferError};
 use crate::agent::infer::{Engine, EngineError, Network, Score};
@@ -117,11 +117,17 @@ impl Inference {
                 log::info!("{} serves now, and not {}; it took over in {took} ms", info.runtime, old.info.runtime);
                 self.health.engine_is(info);
                 // One that failed is not let go here: that may wait for a GPU that answers nobody.
-                self.handover.keep(old, !watch.failures.told);
+                self.handover.keep(old, watch.failures.told);
             }
-            Err((_, e)) => {
-                log::error!("{} cannot take over: {}", info.runtime, Chain(&e));
-                self.handover.is_broken();
+            Err((engine, e)) => {
+                let why = Chain(&e).to_string();
+                log::error!("{} cannot take over: {why}", info.runtime);
+                if e.is_lost() {
+                    self.handover.keep(engine, End::Lost);
+                    self.handover.is_broken(Broken::Lost(why));
+                } else {
+                    self.handover.is_broken(Broken::Fails);
+                }
             }
         }
         watch.failures = Failures::default();
@@ -153,8 +159,8 @@ impl Inference {
             self.gallery.look(self.clock.now(), &batch, &results, &self.board);
         }
         failures.count(&results);
-        if failures.too_many() {
-            self.handover.is_broken();
+        if let Some(how) = failures.too_many(&results) {
+            self.handover.is_broken(how);
         }
         self.health.inferred(batch.iter().map(|f| f.arrival), took);
         for (frame, result) in batch.iter().zip(results) {
@@ -188,7 +194,8 @@ struct Failures {
     frames: u32,
     /// Windows that were due and gave no score.
     windows: u32,
-    told: bool,
+    /// What was said of it.
+    told: End,
 }
 
 impl Failures {
@@ -205,13 +212,25 @@ impl Failures {
         }
     }
 
-    /// Said once.
-    fn too_many(&mut self) -> bool {
+    /// What is to be said of the engine; once.
+    fn too_many(&mut self, results: &[Result<Option<Score>, InferError>]) -> Option<Broken> {
+        if self.told != End::Good {
+            return None;
+        }
+        // One is enough: nothing else will come of it.
+        let lost = results.iter().filter_map(|r| r.as_ref().err()).find(|e| is_lost(e));
+        if let Some(e) = lost {
+            self.told = End::Lost;
+            return Some(Broken::Lost(Chain(e).to_string()));
+        }
         let many = self.frames >= FAILED_FRAMES || self.windows >= FAILED_WINDOWS;
-        let now = many && !self.told;
-        self.told |= many;
-        now
+        self.told = if many { End::Failed } else { End::Good };
+        many.then_some(Broken::Fails)
     }
+}
+
+fn is_lost(e: &InferError) -> bool {
+    matches!(e, InferError::Engine { source, .. } if source.is_lost())
 }
 
 fn is_of_the_head(e: &InferError) -> bool {

@@ -103,7 +103,8 @@ impl Live {
 
     /// Where releases are offered.
     pub fn updates(&self) -> Result<&Updates, Refusal> {
-        let none = || Refusal::Impossible("this device takes no models from afar: its configuration has no [ota]".into());
+        let none =
+            || Refusal::Impossible("this device takes no models from afar: its configuration has no [ota]".into());
         self.parts.updates.get().ok_or_else(none)
     }
 

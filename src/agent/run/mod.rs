@@ -77,8 +77,8 @@ use crate::base::stop::StopToken;
 use crate::contract::command::CommandSink;
 use crate::contract::heartbeat::HealthSource;
 
-use cameras::CameraSink;
 use bench::Workbench;
+use cameras::CameraSink;
 use engines::{Better, Handover, Keeper, Keepers};
 use events::Events;
 use health::{Health, RingWatch};

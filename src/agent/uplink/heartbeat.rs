@@ -100,7 +100,16 @@ impl Reporter {
         let (since, facts) = (self.clock.wall().rfc3339(), self.health.facts());
         let state = self.state(session, StateReason::Connected, Some(since.clone()));
         let (cameras, adapted) = (BTreeMap::new(), BTreeMap::new());
-        let mut said = Said { since, facts, cameras, outbox: None, update: None, heartbeat: None, adapted, refused: BTreeSet::new() };
+        let mut said = Said {
+            since,
+            facts,
+            cameras,
+            outbox: None,
+            update: None,
+            heartbeat: None,
+            adapted,
+            refused: BTreeSet::new(),
+        };
         self.say(line, &mut said, Channel::State, &state).await?;
         Ok(said)
     }

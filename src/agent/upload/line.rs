@@ -18,8 +18,8 @@ use object_store::client::{
 };
 
 use super::UploadCounters;
-use crate::base::pace::Bucket;
 use crate::base::clock::Clock;
+use crate::base::pace::Bucket;
 
 /// How long a connection may take to come about.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);

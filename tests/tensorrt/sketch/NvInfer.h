@@ -77,6 +77,10 @@ struct IHostMemory
     std::size_t size() const noexcept;
 };
 
+#if SKETCH >= 1000
+enum class ExecutionContextAllocationStrategy : int32_t { kSTATIC = 0, kON_PROFILE_CHANGE = 1, kUSER_MANAGED = 2 };
+#endif
+
 struct IExecutionContext
 {
     virtual ~IExecutionContext() noexcept = default;
@@ -85,12 +89,22 @@ struct IExecutionContext
     bool setInputShape(char const* name, Dims const& dims) noexcept;
     bool setTensorAddress(char const* name, void* data) noexcept;
     bool enqueueV3(cudaStream_t stream) noexcept;
+    void setDeviceMemory(void* memory) noexcept; /* read in 10.16's header: superseded from 10.1 on */
+#if SKETCH >= 1001
+    void setDeviceMemoryV2(void* memory, int64_t size) noexcept;
+#endif
 };
 
 struct ICudaEngine
 {
     virtual ~ICudaEngine() noexcept = default;
+#if SKETCH >= 1000
+    IExecutionContext* createExecutionContext(
+        ExecutionContextAllocationStrategy strategy = ExecutionContextAllocationStrategy::kSTATIC) noexcept;
+#else
     IExecutionContext* createExecutionContext() noexcept;
+    IExecutionContext* createExecutionContextWithoutDeviceMemory() noexcept; /* likewise: superseded from 10.0 on */
+#endif
     std::size_t getDeviceMemorySize() const noexcept;
 #if SKETCH >= 1001
     int64_t getDeviceMemorySizeV2() const noexcept;

@@ -192,8 +192,9 @@ public:
         }
         tf32 = false;
     }
-    void setMemoryPoolLimit(nvinfer1::MemoryPoolType pool, std::size_t) noexcept override
+    void setMemoryPoolLimit(nvinfer1::MemoryPoolType pool, std::size_t bytes) noexcept override
     {
+        log.given("workspace " + std::to_string(bytes) + " bytes");
         if (pool != nvinfer1::MemoryPoolType::kWORKSPACE)
         {
             unexpected("IBuilderConfig::setMemoryPoolLimit of another pool than the workspace");
@@ -407,7 +408,12 @@ std::string Builder::build(Network const& network, Config const& config, faults:
     {
         misuse("a DLA without fallback, or with a core that is not there");
     }
+    if (config.dla)
+    {
+        m_log.given("default device DLA, core " + std::to_string(config.dla_core) + ", with the GPU for the rest");
+    }
     Plan plan;
+    plan.dla_core = config.dla ? config.dla_core : -1;
     plan.version = library_version();
     plan.gpu = gpu_name();
     plan.half = config.half;
@@ -427,6 +433,14 @@ std::string Builder::build(Network const& network, Config const& config, faults:
         for (auto const& shape : shapes->second)
         {
             plan.batches[shapes->first].push_back(shape.second.at(0));
+        }
+        auto const& batches = plan.batches[shapes->first];
+        m_log.given("batches " + std::to_string(batches.at(0)) + ", " + std::to_string(batches.at(1)) + ", "
+            + std::to_string(batches.at(2)));
+        if (config.dla && batches.at(0) != batches.at(2))
+        {
+            m_log.error("IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (DLA does not support dynamic shapes)");
+            return "";
         }
     }
     cuda::ensure_context();

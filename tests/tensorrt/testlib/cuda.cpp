@@ -219,6 +219,7 @@ constexpr Words kWords[] = {
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
+    {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
     {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
     {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
@@ -301,6 +302,14 @@ void misuse(std::string const& what)
 int enter(char const* function, bool early)
 {
     faults::Kind const fault = faults::at(function, [](int, std::string const&) {});
+    if (fault == faults::Kind::lost)
+    {
+        state().lost = true;
+    }
+    if (state().lost && !early)
+    {
+        return ILLEGAL_ADDRESS;
+    }
     if (faults::fails(fault))
     {
         return fault == faults::Kind::oom ? OUT_OF_MEMORY : UNKNOWN;

@@ -1,6 +1,7 @@
 // What the parts of the CUDA double share: one device over host memory, and streams that run when somebody waits.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -27,6 +28,7 @@ enum : int {
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
     NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
@@ -97,6 +99,7 @@ struct State
     std::mutex mutex;
     std::condition_variable changed;
     bool initialized = false;
+    std::atomic<bool> lost{false}; // nothing runs any more, and everything says so
     int retained = 0;
     std::map<Address, size_t> device;  // what cuMemAlloc handed out
     std::map<uintptr_t, size_t> pinned; // what cuMemHostAlloc handed out

@@ -86,7 +86,7 @@ void run(Lock& lock, std::shared_ptr<Stream> const& stream, uint64_t place)
         {
             run(lock, op.wait->stream, op.wait->place);
         }
-        if (op.work)
+        if (op.work && !s.lost)
         {
             lock.unlock();
             op.work();

@@ -49,6 +49,14 @@ public:
         }
     }
     void error(std::string const& line) const { say(Severity::kERROR, line); }
+    // What the caller asked for that shows in no result.
+    void given(std::string const& what) const
+    {
+        if (std::getenv("VEDETTE_TRT_TRACE") != nullptr)
+        {
+            say(Severity::kVERBOSE, "given: " + what);
+        }
+    }
     faults::Kind at(char const* function) const
     {
         return faults::at(function, [this](int severity, std::string const& line) {
@@ -80,6 +88,7 @@ struct Plan
     int32_t version = 0;
     std::string gpu;
     bool half = false;
+    int32_t dla_core = -1; // that it was built for; -1: none
     std::vector<std::string> outputs;
     std::map<std::string, std::vector<int64_t>> batches; // of each input: least, usual, most
     std::string onnx;

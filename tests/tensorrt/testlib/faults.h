@@ -3,7 +3,8 @@
 //   VEDETTE_TRT_FAULT="<Class::method or cuFunction>:<nth>[:<kind>]", comma separated. The class may be spelt with
 //   NVIDIA's I or V in front. The nth call (from 1) since the variable changed fails; nth 0: every call.
 //
-// kinds: fail (the default), oom, crash, hang, eat (memory, until there is none), slow (0.2 s a step), nan, wrong.
+// kinds: fail (the default), oom, crash, hang, eat (memory, until there is none), slow (0.2 s a step), nan, wrong, lost
+// (of CUDA's functions: an illegal address, and the same answer to all that the process asks of the device from then on).
 // VEDETTE_TRT_TRACE=1: every function that can fail says so when it is called.
 #pragma once
 
@@ -19,7 +20,7 @@
 namespace faults
 {
 
-enum class Kind { none, fail, oom, slow, nan, wrong };
+enum class Kind { none, fail, oom, slow, nan, wrong, lost };
 
 struct Fault
 {
@@ -139,6 +140,10 @@ Kind at(char const* name, Say&& say)
     if (kind == "wrong")
     {
         return Kind::wrong;
+    }
+    if (kind == "lost")
+    {
+        return Kind::lost;
     }
     if (kind == "oom")
     {

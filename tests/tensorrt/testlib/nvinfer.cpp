@@ -51,6 +51,8 @@ struct Work
     faults::Kind fault = faults::Kind::none;
     std::map<std::string, onnx::Shape> shapes;
     std::map<std::string, void*> addresses;
+    unsigned long long scratch = 0; // what the context works in
+    size_t scratch_bytes = 0;
     bool once = true; // not captured: gone when it has run
 
     void run() const;
@@ -91,8 +93,21 @@ onnx::Tensor load(int type, onnx::Shape const& shape, void const* from)
     return tensor;
 }
 
+// Whether [at, at + needed) is device memory.
+bool is_device_memory(unsigned long long at, size_t needed)
+{
+    unsigned long long base = 0;
+    size_t size = 0;
+    return cuda::calls().range(&base, &size, at) == 0 && at + needed <= base + size;
+}
+
 void Work::run() const
 {
+    if (!is_device_memory(scratch, scratch_bytes))
+    {
+        misuse("a context's device memory was freed before its work ran");
+    }
+    std::memset(reinterpret_cast<void*>(scratch), 0xA5, scratch_bytes);
     onnx::Values inputs;
     for (onnx::Value const& input : graph->inputs)
     {
@@ -145,6 +160,7 @@ class Engine;
 class Context final : public nvinfer1::IExecutionContext, public nvinfer1::StubVExecutionContext
 {
 public:
+    // `scratch` 0: the caller sets it.
     Context(Engine& engine, unsigned long long scratch);
     ~Context() noexcept override;
 
@@ -153,6 +169,7 @@ public:
     bool setInputShape(char const* name, nvinfer1::Dims const& dims) noexcept override;
     bool setTensorAddress(char const* name, void* data) noexcept override;
     bool enqueueV3(cudaStream_t stream) noexcept override;
+    void setDeviceMemoryV2(void* memory, int64_t size) noexcept override;
 
 private:
     bool complete(std::map<std::string, onnx::Shape>& shapes) const;
@@ -160,7 +177,8 @@ private:
     // As TensorRT has it: 0 of the first context of an engine, of the others none until it is set.
     int32_t m_profile;
     Engine& m_engine;
-    unsigned long long const m_scratch;
+    unsigned long long const m_own;
+    unsigned long long m_scratch;
     std::map<std::string, onnx::Shape> m_shapes;
     std::map<std::string, void*> m_addresses;
     std::vector<Work*> m_captured;
@@ -257,13 +275,17 @@ public:
     nvinfer1::IExecutionContext* createExecutionContext(
         nvinfer1::ExecutionContextAllocationStrategy strategy) noexcept override
     {
-        if (strategy != nvinfer1::ExecutionContextAllocationStrategy::kSTATIC)
+        if (strategy == nvinfer1::ExecutionContextAllocationStrategy::kON_PROFILE_CHANGE)
         {
             unexpected("createExecutionContext with a strategy");
         }
         if (log.fails("CudaEngine::createExecutionContext"))
         {
             return nullptr;
+        }
+        if (strategy == nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED)
+        {
+            return new Context(*this, 0);
         }
         cuda::ensure_context();
         unsigned long long scratch = 0;
@@ -291,6 +313,7 @@ private:
 Context::Context(Engine& engine, unsigned long long scratch)
     : m_profile(engine.contexts.alive == 0 ? 0 : -1)
     , m_engine(engine)
+    , m_own(scratch)
     , m_scratch(scratch)
 {
     mImpl = this;
@@ -312,7 +335,10 @@ bool Context::setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcep
 
 Context::~Context() noexcept
 {
-    cuda::calls().release(m_scratch);
+    if (m_own != 0)
+    {
+        cuda::calls().release(m_own);
+    }
     {
         std::lock_guard<std::mutex> lock(s_works_mutex);
         for (Work* work : m_captured)
@@ -322,6 +348,18 @@ Context::~Context() noexcept
         }
     }
     --m_engine.contexts.alive;
+}
+
+void Context::setDeviceMemoryV2(void* memory, int64_t size) noexcept
+{
+    auto const at = reinterpret_cast<unsigned long long>(memory);
+    if (m_own != 0 || at % 256 != 0 || size < m_engine.getDeviceMemorySizeV2()
+        || !is_device_memory(at, static_cast<size_t>(size)))
+    {
+        misuse("setDeviceMemoryV2 of " + std::to_string(size) + " bytes at " + std::to_string(at)
+            + ": of a context that has its own, too few, not aligned, or not device memory");
+    }
+    m_scratch = at;
 }
 
 bool Context::setInputShape(char const* name, nvinfer1::Dims const& dims) noexcept
@@ -415,11 +453,9 @@ bool Context::complete(std::map<std::string, onnx::Shape>& shapes) const
                 + tensor.name + ")");
             return false;
         }
-        unsigned long long base = 0;
-        size_t size = 0;
         auto const at = reinterpret_cast<unsigned long long>(address->second);
         size_t const needed = static_cast<size_t>(onnx::count(shapes.at(tensor.name))) * onnx::bytes_of(tensor.type);
-        if (cuda::calls().range(&base, &size, at) != 0 || at + needed > base + size)
+        if (!is_device_memory(at, needed))
         {
             misuse("the tensor " + tensor.name + " of " + std::to_string(needed) + " bytes lies at "
                 + std::to_string(at) + ", where there is no or too little device memory");
@@ -435,6 +471,11 @@ bool Context::enqueueV3(cudaStream_t stream) noexcept
     {
         return false;
     }
+    if (m_scratch == 0)
+    {
+        m_engine.log.error("IExecutionContext::enqueueV3: Error Code 3: API Usage Error (no device memory is set)");
+        return false;
+    }
     cuda::ensure_context();
     std::unique_ptr<Work> work(new Work());
     if (!complete(work->shapes))
@@ -446,6 +487,8 @@ bool Context::enqueueV3(cudaStream_t stream) noexcept
     work->half = m_engine.plan.half;
     work->fault = fault;
     work->addresses = m_addresses;
+    work->scratch = m_scratch;
+    work->scratch_bytes = static_cast<size_t>(m_engine.getDeviceMemorySizeV2());
     int capturing = 0;
     cuda::calls().capturing(stream, &capturing);
     work->once = capturing == 0;
@@ -476,6 +519,7 @@ public:
     }
     ~Runtime() noexcept override { m_engines->check("a runtime", "engines"); }
 
+    void setDLACore(int32_t core) noexcept override { m_dla_core = core; }
     nvinfer1::ICudaEngine* deserializeCudaEngine(void const* bytes, std::size_t size) noexcept override
     {
         if (m_log.fails("Runtime::deserializeCudaEngine"))
@@ -484,7 +528,18 @@ public:
         }
         try
         {
-            return new Engine(m_log, Plan::read(bytes, size), m_engines);
+            Plan plan = Plan::read(bytes, size);
+            // TensorRT would take another core, too; an agent that forgets which one it wanted is found here.
+            if (plan.dla_core != m_dla_core)
+            {
+                misuse("a plan for DLA core " + std::to_string(plan.dla_core) + " is loaded with core "
+                    + std::to_string(m_dla_core) + " chosen");
+            }
+            if (m_dla_core >= 0)
+            {
+                m_log.given("run on DLA core " + std::to_string(m_dla_core));
+            }
+            return new Engine(m_log, std::move(plan), m_engines);
         }
         catch (std::exception const& exception)
         {
@@ -506,6 +561,7 @@ public:
 
 private:
     Log const m_log;
+    int32_t m_dla_core = -1;
     std::shared_ptr<Children> const m_engines;
 };
 
@@ -576,6 +632,7 @@ std::string Plan::write() const
     put(bytes, version);
     put(bytes, gpu);
     put(bytes, half ? 1 : 0);
+    put(bytes, dla_core);
     put(bytes, static_cast<int64_t>(outputs.size()));
     for (std::string const& output : outputs)
     {
@@ -625,6 +682,7 @@ Plan Plan::read(void const* data, size_t size)
             + plan.gpu + ", this is " + gpu_name());
     }
     plan.half = reader.number() != 0;
+    plan.dla_core = static_cast<int32_t>(reader.number());
     for (int64_t left = reader.number(); left > 0; --left)
     {
         plan.outputs.push_back(reader.text());

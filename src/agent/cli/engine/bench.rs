@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Outcome};
+use super::{ConfigArgs, Outcome, beside};
 use crate::agent::cli::out::Out;
 use crate::agent::config;
 use crate::agent::health::Sensors;
@@ -22,7 +22,7 @@ use crate::base::stop::StopToken;
 /// Measure the model's engines on this machine: frames a second, p50 and p99, temperature, power
 ///
 /// The CPU engine first, then TensorRT, which is built if it is not there. Each row is one network at one batch size, passes
-/// back to back, each waited for. Close other programs, and say which power mode the device is in.
+/// back to back, each waited for. Stop the daemon (it says so if one runs), close other programs, and say which power mode the device is in.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -51,6 +51,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Outcome> {
     let passes = args.passes as usize;
     let mut table = Table { rows: Vec::new(), out: Out::new() };
     table.out.line(format!("{} at {} frames a second a camera, {cameras} cameras", m.title(), m.sample_fps))?;
+    let beside = beside::daemon(&config.paths.runtime_dir)?;
+    if let Some(words) = &beside {
+        table.out.line(format!("MEASURED {words}"))?;
+    }
     table.head()?;
     let settings = &config.model;
     let mut cpu = offline::load_engine(&model, settings.precision, settings.threads, settings.onnxruntime.as_deref())?;
@@ -76,7 +80,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<Outcome> {
         }
     }
     if let Some(path) = &args.out {
-        let text = serde_json::to_vec_pretty(&json!({ "model": m.title(), "rows": table.rows }))?;
+        let text = serde_json::to_vec_pretty(
+            &json!({ "model": m.title(), "beside_daemon": beside.is_some(), "rows": table.rows }),
+        )?;
         crate::base::atomic_file::write(path, &text)?;
     }
     Ok(outcome)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{ConfigArgs, Outcome};
+use super::{ConfigArgs, Outcome, beside};
 use crate::agent::cli::out::Out;
 use crate::agent::config::{self, Config};
 use crate::agent::infer::model::Model;
@@ -15,6 +15,7 @@ use crate::agent::infer::tensorrt::cache::{Cache, Entry};
 use crate::agent::infer::tensorrt::ready::{Maker, Ready, Remember};
 use crate::agent::run::offline;
 use crate::base::clock::SystemClock;
+use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 
 fn read(args: &ConfigArgs) -> anyhow::Result<(Config, Model)> {
@@ -35,7 +36,7 @@ fn must_be_theirs(state_dir: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         owner == 0 || !rustix::process::geteuid().is_root(),
         "{} belongs to user {owner}, and what root writes there the daemon cannot replace: run this as the daemon's user \
-         (sudo -u vedette vedette engine build)",
+         (sudo -u vedette vedette engine ...)",
         state_dir.display()
     );
     Ok(())
@@ -49,6 +50,7 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     if !json {
         out.line(format!("building {} for {}", maker.key().model, maker.machine().describe()))?;
     }
+    let beside = beside::daemon(&config.paths.runtime_dir)?;
     let mut last = Step::default();
     let mut progress = |step: &Step| {
         if *step == last {
@@ -60,17 +62,21 @@ pub fn build(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
         out.line(line).ok();
     };
     let ready = maker.build(&Builder::of_this_program(), &StopToken::new(), &mut progress)?;
-    maker.collect()?;
-    describe(&maker, &ready, json)?;
+    // Somebody else may have begun to build meanwhile, and will do it.
+    if let Err(e) = maker.collect() {
+        log::warn!("{}", Chain(&e));
+    }
+    describe(&maker, (&ready, beside), json)?;
     Ok(Outcome::Good)
 }
 
 pub fn verify(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
     let maker = maker(&config, &model)?;
+    let beside = beside::daemon(&config.paths.runtime_dir)?;
     match maker.cached(Remember::No)? {
         Ok(ready) => {
-            describe(&maker, &ready, json)?;
+            describe(&maker, (&ready, beside), json)?;
             Ok(Outcome::Good)
         }
         Err(why) => {
@@ -84,7 +90,7 @@ pub fn verify(args: &ConfigArgs, json: bool) -> anyhow::Result<Outcome> {
     }
 }
 
-fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> {
+fn describe(maker: &Maker<'_>, (ready, beside): (&Ready, Option<String>), json: bool) -> anyhow::Result<()> {
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let (encoder, head) = (&ready.times.encoder, &ready.times.head);
     let mut out = Out::new();
@@ -98,6 +104,7 @@ fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> 
                 "features_cosine": ready.proof.features_cosine,
                 "probabilities": ready.proof.probabilities,
             },
+            "beside_daemon": beside.is_some(),
             "batch": encoder.batch,
             "encoder_ms": { "p50": ms(encoder.p50()), "p99": ms(encoder.p99()) },
             "head_ms": { "p50": ms(head.p50()), "p99": ms(head.p99()) },
@@ -112,6 +119,9 @@ fn describe(maker: &Maker<'_>, ready: &Ready, json: bool) -> anyhow::Result<()> 
     ))?;
     for (what, m) in [("encoder", encoder), ("head", head)] {
         out.line(format!("  {what}, batch {}: p50 {:.2} ms, p99 {:.2} ms", m.batch, ms(m.p50()), ms(m.p99())))?;
+    }
+    if let Some(words) = beside {
+        out.line(format!("  measured {words}"))?;
     }
     out.line("  a daemon that runs takes it over at its next start")?;
     out.line(format!("  kept as {}", maker.cache().dir().join(maker.key().id()).display()))?;
@@ -156,6 +166,7 @@ fn row(e: &Entry, in_use: Option<&str>) -> serde_json::Value {
 
 pub fn gc(args: &ConfigArgs, all: bool) -> anyhow::Result<Outcome> {
     let (config, model) = read(args)?;
+    must_be_theirs(&config.paths.state_dir)?;
     let maker = maker(&config, &model).ok();
     let key = maker.as_ref().map(Maker::key);
     anyhow::ensure!(
@@ -164,11 +175,15 @@ pub fn gc(args: &ConfigArgs, all: bool) -> anyhow::Result<Outcome> {
     );
     let keep: Vec<String> = key.iter().map(|key| key.id()).collect();
     let most = if all { 0 } else { config.tensorrt.cache_bytes };
-    let gone = Cache::new(&config.paths.state_dir).collect(key, &keep, most)?;
+    let cache = Cache::new(&config.paths.state_dir);
+    let gone = match cache.dir().exists() {
+        true => cache.collect(&cache.lock()?, key, &keep, most)?,
+        false => Vec::new(),
+    };
     let mut out = Out::new();
     for id in &gone {
         out.line(format!("let go: {id}"))?;
     }
-    out.line(format!("{} let go, {} kept", gone.len(), Cache::new(&config.paths.state_dir).list().len()))?;
+    out.line(format!("{} let go, {} kept", gone.len(), cache.list().len()))?;
     Ok(Outcome::Good)
 }

@@ -87,7 +87,7 @@ pub fn load(
             (Network::Head, Precision::Int8) => Precision::Fp32,
             _ => precision,
         };
-        let bytes = model.read(&format!("{network}.{computes_in}.onnx"))?;
+        let bytes = model.network(&format!("{network}.{computes_in}.onnx"))?;
         build(&environment, threads, &bytes).map_err(|source| OnnxError::Graph { model: m.title(), network, source })
     };
     let (encoder, head) = (session(Network::Encoder)?, session(Network::Head)?);

@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::infer::classifier::{Classifier, Options};
 use crate::agent::infer::engine_contract;
 use crate::agent::infer::golden::tests::moving_square;
-use crate::agent::infer::test_model::{Tiny, load as engine_of};
+use crate::agent::infer::test_model::{Tiny, field, load as engine_of, nested, network};
 use crate::base::error::Chain;
 
 #[test]
@@ -113,4 +113,18 @@ fn golden_numbers(model: &Model) -> (Vec<f32>, Vec<f32>) {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     };
     (read("golden/f.f32"), read("golden/p.f32"))
+}
+
+#[test]
+fn a_network_that_would_end_a_runtime_is_not_given_to_it() {
+    let recursive = field(25, &[field(1, b"a"), field(7, &field(4, b"a"))].concat());
+    let cases = [(nested(20_000), "more than 8 deep"), ([network("encoder.onnx"), recursive].concat(), "calls itself")];
+    for (bytes, said) in cases {
+        let mut tiny = Tiny::new();
+        tiny.files.insert("encoder.fp32.onnx", bytes);
+        let (_dir, model) = tiny.open();
+        let e = load(&model, Precision::Fp32, 1, None).err().expect("refused");
+        let e = Chain(&e).to_string();
+        assert!(e.contains("encoder.fp32.onnx cannot be used as a network") && e.contains(said), "{e}");
+    }
 }

@@ -12,11 +12,16 @@
 //! not exactly what `plans.json` says is not used but built anew. A build that failed of itself, or a plan that computes
 //! something else, is remembered too, so that it is not tried at every start: `vedette engine build` tries again, and so
 //! does another version of the agent. So is what ended the process three times while it was begun to be used (`trials`).
+//!
+//! Locks, both flock(2), so that the end of a process frees them: `.lock`, exclusively, of who builds or lets go; a key's
+//! directory, shared, of who loads or runs its plans, and exclusively, of who removes it to make room. Building a key's
+//! plans anew replaces its directory whoever holds it: those have read theirs.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
@@ -144,9 +149,13 @@ impl CacheError {
     }
 }
 
-/// Nobody else builds while this is held.
+/// Nobody else builds, or lets plans go, while this is held.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "what counts is that it is open")] fs::File);
+
+/// A key's plans are not let go by [`Cache::collect`] while this is held: they are being loaded, or they serve.
+#[derive(Debug)]
+pub struct InUse(#[expect(dead_code, reason = "what counts is that it is open")] fs::File);
 
 /// One set of plans that is there.
 #[derive(Debug, Clone)]
@@ -176,20 +185,28 @@ impl Cache {
         &self.dir
     }
 
-    /// Whether it can be written, asked before minutes of building and not after. Sweeps what a build left half done. While
-    /// what it gives is held, nobody else builds here.
-    pub fn make_ready(&self) -> Result<Lock, CacheError> {
-        let fail = |operation, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| CacheError { operation, path, source }
-        };
+    /// Takes the lock of those who build and those who let plans go; does not wait for it.
+    pub fn lock(&self) -> Result<Lock, CacheError> {
         fs::create_dir_all(&self.dir).map_err(fail("create", &self.dir))?;
         let path = self.dir.join(".lock");
         let lock = fs::File::create(&path).map_err(fail("write", &path))?;
         let busy = |_| io::Error::new(io::ErrorKind::WouldBlock, "another process is building here; wait for its end");
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(busy)
-            .map_err(fail("lock", &path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(busy).map_err(fail("lock", &path))?;
+        Ok(Lock(lock))
+    }
+
+    /// Marks a key's plans as in use; none: there are none.
+    pub fn hold(&self, key: &Key) -> Option<InUse> {
+        let dir = fs::File::open(self.dir.join(key.id())).ok()?;
+        // Whoever has it exclusively is about to remove it, which takes no time.
+        flock(&dir, FlockOperation::LockShared).ok()?;
+        Some(InUse(dir))
+    }
+
+    /// Whether it can be written, asked before minutes of building and not after. Sweeps what a build left half done. While
+    /// what it gives is held, nobody else builds here.
+    pub fn make_ready(&self) -> Result<Lock, CacheError> {
+        let lock = self.lock()?;
         let room = rustix::fs::statvfs(&self.dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
         if let Ok(bytes) = room
             && bytes < ROOM_BYTES
@@ -205,7 +222,7 @@ impl Cache {
                 fs::remove_dir_all(entry.path()).map_err(fail("remove", &entry.path()))?;
             }
         }
-        Ok(Lock(lock))
+        Ok(lock)
     }
 
     /// What there is for a key; nothing is trusted that is not as it was written.
@@ -226,7 +243,9 @@ impl Cache {
         }
         let trials = self.trials(key);
         if trials >= TRIALS {
-            return Found::Refused(format!("{trials} times the agent ended while it began to use it"));
+            return Found::Refused(format!(
+                "{trials} times the agent ended, or lost the GPU, while it began to use it"
+            ));
         }
         let plan = |name: &str, written: Option<Written>| {
             let path = dir.join(name);
@@ -364,11 +383,24 @@ impl Cache {
     }
 
     /// Lets go what is not needed: what cannot be read, what is of another machine than `of`, and then the oldest until
-    /// no more than `most_bytes` are left. Never what `keep` names. The ids that went.
-    pub fn collect(&self, of: Option<&Key>, keep: &[String], most_bytes: u64) -> Result<Vec<String>, CacheError> {
-        let gone = to_collect(&self.list(), of, keep, most_bytes);
-        for id in &gone {
-            self.remove(id)?;
+    /// no more than `most_bytes` are left. Never what `keep` names, nor what somebody holds. The ids that went.
+    pub fn collect(
+        &self,
+        _lock: &Lock,
+        of: Option<&Key>,
+        keep: &[String],
+        most_bytes: u64,
+    ) -> Result<Vec<String>, CacheError> {
+        let mut gone = Vec::new();
+        for id in to_collect(&self.list(), of, keep, most_bytes) {
+            let path = self.dir.join(&id);
+            let dir = fs::File::open(&path).map_err(fail("open", &path))?;
+            if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+                log::info!("tensorrt: {} is in use, and stays", path.display());
+                continue;
+            }
+            self.remove(&id)?;
+            gone.push(id);
         }
         if let Some(key) = of {
             self.forget_timings(&self.timing_path(key));
@@ -392,6 +424,11 @@ impl Cache {
         let machine = format!("{} {} {}", key.tensorrt, key.cuda, key.gpu);
         self.dir.join(format!("timing-{}", &digest::of_bytes(machine.as_bytes())[..16]))
     }
+}
+
+fn fail(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> CacheError + use<> {
+    let path = path.to_path_buf();
+    move |source| CacheError { operation, path: path.clone(), source }
 }
 
 /// See [`Cache::collect`]; `entries` newest first.

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUevent_flags as EventFlags};
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUevent_flags as EventFlags, CUresult as CudaError};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
 
 use super::ffi::{self, Buffer};
@@ -31,6 +31,25 @@ pub fn words(e: &DriverError) -> String {
         Ok(text) => format!("{} ({:?})", text.to_string_lossy(), e.0),
         Err(_) => format!("{:?}", e.0),
     }
+}
+
+/// Whether CUDA's documentation says of an error that "the process must be terminated and relaunched": any further work
+/// gives the same error.
+pub fn is_sticky(e: &DriverError) -> bool {
+    use CudaError::*;
+    matches!(
+        e.0,
+        CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_EXTERNAL_DEVICE
+    )
 }
 
 /// A GPU and a stream on it.
@@ -109,6 +128,13 @@ impl Device {
         }
     }
 
+    /// What CUDA answers if it is of no more use to this process. "Unknown error" is documented as nothing more than
+    /// that: who gives it again when asked for nothing but an event is not to be waited for either.
+    pub fn lost(&self) -> Option<DriverError> {
+        let answer = self.bind().and_then(|()| self.wait()).err()?;
+        (is_sticky(&answer) || answer.0 == CudaError::CUDA_ERROR_UNKNOWN).then_some(answer)
+    }
+
     /// Device memory of zeros.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer, DriverError> {
         self.stream.alloc_zeros(bytes).map(|slice| Arc::new(Mutex::new(slice)))
@@ -122,5 +148,30 @@ impl Device {
     /// The stream.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_new_process_mends_is_told_from_what_may_pass() {
+        use CudaError::*;
+        for (error, code) in [
+            (CUDA_ERROR_ILLEGAL_ADDRESS, 700),
+            (CUDA_ERROR_LAUNCH_TIMEOUT, 702),
+            (CUDA_ERROR_ILLEGAL_INSTRUCTION, 715),
+            (CUDA_ERROR_MISALIGNED_ADDRESS, 716),
+            (CUDA_ERROR_INVALID_ADDRESS_SPACE, 717),
+            (CUDA_ERROR_INVALID_PC, 718),
+            (CUDA_ERROR_LAUNCH_FAILED, 719),
+        ] {
+            assert_eq!(error as i32, code);
+            assert!(is_sticky(&DriverError(error)), "{code}");
+        }
+        for error in [CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
+            assert!(!is_sticky(&DriverError(error)), "{error:?}");
+        }
     }
 }

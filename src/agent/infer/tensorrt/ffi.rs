@@ -1,13 +1,16 @@
-//! The only file with `unsafe` of the TensorRT engine: the shim's C interface (`shim/vedette_trt.h`) behind types that
-//! cannot be misused, and the two calls of cudarc that are unsafe.
+//! The only file with `unsafe` of the TensorRT engine: the shim's C interface (`shim/vedette_trt.h`, in Rust's words in
+//! `raw`) behind types that cannot be misused, and the two calls of cudarc that are unsafe.
 //!
 //! Invariants, which make what is offered here safe: an object of the shim is made by its own constructor, is held by
 //! whoever holds what was made from it, and is freed once, after these; a [`Context`] holds the device memory that it
 //! was told the addresses of, and each was found large enough for the largest batch; nothing of it is freed while the
-//! stream that it was last put on still works.
+//! stream that it was last put on still works. Contexts that share scratch memory are put on one stream, so that they
+//! work one after the other.
 //!
 //! What does not belong here: deciding anything.
 #![allow(unsafe_code)]
+
+mod raw;
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -19,78 +22,15 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice};
 use libloading::Library;
 
-use super::types::{Items, Kind, ShimError, Tensor, Typing, Version};
+use self::raw::{ABI, Log, MAX_DIMS, NAME_BYTES, Raw, RawBuild, RawError, RawTensor};
+use super::types::{Built, Kind, Progress, Request, ShimError, Tensor, Version};
 use crate::base::error::Chain;
-
-/// What this agent expects `vt_abi()` to say.
-const ABI: i32 = 2;
-const MAX_DIMS: usize = 8;
-const NAME_BYTES: usize = 128;
-const MESSAGE_BYTES: usize = 2048;
 
 /// Device memory that several contexts may know.
 pub type Buffer = Arc<Mutex<CudaSlice<u8>>>;
 
-#[repr(C)]
-struct RawError {
-    code: i32,
-    message: [c_char; MESSAGE_BYTES],
-}
-
-impl RawError {
-    fn new() -> RawError {
-        RawError { code: 0, message: [0; MESSAGE_BYTES] }
-    }
-
-    /// The result of a call that returned `code` and may have filled this.
-    fn result(self, code: i32) -> Result<(), ShimError> {
-        if code == 0 {
-            return Ok(());
-        }
-        let message = text_of(&self.message);
-        let message = if message.is_empty() { format!("the TensorRT shim failed with code {code}") } else { message };
-        Err(ShimError { kind: Kind::of(code), message })
-    }
-}
-
-fn text_of(bytes: &[c_char]) -> String {
-    let bytes: Vec<u8> = bytes.iter().map(|b| b.cast_unsigned()).take_while(|b| *b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[repr(C)]
-struct RawTensor {
-    name: [c_char; NAME_BYTES],
-    is_input: i32,
-    ty: i32,
-    rank: i32,
-    dims: [i64; MAX_DIMS],
-    batches: [i64; 3],
-}
-
-#[repr(C)]
-struct RawBuild {
-    onnx: *const c_void,
-    onnx_bytes: u64,
-    outputs: *const *const c_char,
-    output_count: u32,
-    batches: [i64; 3],
-    precision: i32,
-    dla_core: i32,
-    optimisation_level: i32,
-    workspace_bytes: u64,
-    timing_cache: *const c_void,
-    timing_cache_bytes: u64,
-    progress: Option<extern "C" fn(*mut c_void, *const c_char, i32, i32) -> i32>,
-    progress_user: *mut c_void,
-}
-
-/// An opaque object of the shim.
-type Raw = *mut c_void;
-type Log = extern "C" fn(*mut c_void, i32, *const c_char);
-
-/// Declares the table of the shim's functions, each found by its own name.
-macro_rules! functions {
+/// The table of the shim's functions, each found by its own name.
+macro_rules! table {
     ($($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
         struct Functions { $($name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)* }
         impl Functions {
@@ -102,28 +42,7 @@ macro_rules! functions {
         }
     };
 }
-
-functions! {
-    vt_headers_version: fn() -> i32;
-    vt_flavour: fn() -> *const c_char;
-    vt_open: fn(*const c_char, *const c_char, Log, *mut c_void, *mut Raw, *mut RawError) -> i32;
-    vt_close: fn(Raw);
-    vt_library_version: fn(Raw) -> i32;
-    vt_build_plan: fn(Raw, *const RawBuild, *mut Raw, *mut Raw, *mut RawError) -> i32;
-    vt_blob_data: fn(Raw) -> *const u8;
-    vt_blob_bytes: fn(Raw) -> u64;
-    vt_blob_free: fn(Raw);
-    vt_engine_load: fn(Raw, *const c_void, u64, i32, *mut Raw, *mut RawError) -> i32;
-    vt_engine_free: fn(Raw);
-    vt_engine_tensors: fn(Raw) -> u32;
-    vt_engine_tensor: fn(Raw, u32, *mut RawTensor) -> i32;
-    vt_engine_device_bytes: fn(Raw) -> u64;
-    vt_context_new: fn(Raw, *mut c_void, *mut Raw, *mut RawError) -> i32;
-    vt_context_free: fn(Raw);
-    vt_context_shape: fn(Raw, *const c_char, *const i64, i32, *mut RawError) -> i32;
-    vt_context_address: fn(Raw, *const c_char, *mut c_void, *mut RawError) -> i32;
-    vt_context_enqueue: fn(Raw, *mut c_void, *mut RawError) -> i32;
-}
+raw::functions!(table);
 
 /// The version of the TensorRT library at `path`, asked of its one C function that all versions have.
 pub fn library_version(path: &Path) -> Result<Version, ShimError> {
@@ -322,37 +241,6 @@ impl Drop for TensorRt {
     }
 }
 
-/// A plan to be built.
-pub struct Request<'a> {
-    /// The network.
-    pub onnx: &'a [u8],
-    /// Which outputs are wanted.
-    pub outputs: &'a [&'a str],
-    /// Smallest, likeliest and largest batch.
-    pub batches: [i64; 3],
-    /// In what it computes.
-    pub precision: Typing,
-    /// On this DLA core, with the GPU for the rest.
-    pub dla_core: Option<u8>,
-    /// How hard to look for the fastest kernels, 0 to 5.
-    pub optimisation_level: Option<u8>,
-    /// Largest scratch memory of a layer; 0: the library's default.
-    pub workspace_bytes: u64,
-    /// Of an earlier build.
-    pub timing_cache: Option<&'a [u8]>,
-}
-
-/// What came of it.
-pub struct Built {
-    /// The plan.
-    pub plan: Vec<u8>,
-    /// The timing cache as it is now.
-    pub timing_cache: Option<Vec<u8>>,
-}
-
-/// Hears of a build's phase, step and steps (0: not known); false breaks it off.
-pub type Progress<'a> = dyn FnMut(&str, u32, u32) -> bool + Send + 'a;
-
 struct Step<'a, 'b> {
     tell: &'a mut Progress<'b>,
     panicked: bool,
@@ -378,27 +266,6 @@ extern "C" fn on_progress(user: *mut c_void, phase: *const c_char, step: i32, st
             step_of.panicked = true;
             1
         }
-    }
-}
-
-impl Tensor {
-    fn of(raw: &RawTensor) -> Result<Tensor, ShimError> {
-        let name = text_of(&raw.name);
-        let rank = usize::try_from(raw.rank).unwrap_or(0).min(MAX_DIMS);
-        let closed: Option<Vec<usize>> =
-            raw.dims[..rank].iter().skip(1).map(|d| usize::try_from(*d).ok().filter(|d| *d > 0)).collect();
-        let Some(dims) = closed.filter(|_| rank > 0) else {
-            let message = format!("tensor {name} has the shape {:?}: only its batch may be open", &raw.dims[..rank]);
-            return Err(ShimError { kind: Kind::Network, message });
-        };
-        let items = match raw.ty {
-            0 => Items::F32,
-            1 => Items::F16,
-            5 => Items::U8,
-            other => Items::Other(other),
-        };
-        let [min_batch, _, max_batch] = raw.batches.map(|n| usize::try_from(n).unwrap_or(0));
-        Ok(Tensor { name, is_input: raw.is_input != 0, items, dims, min_batch, max_batch })
     }
 }
 
@@ -436,19 +303,26 @@ impl Plan {
         unsafe { (self.library.shim.functions.vt_engine_device_bytes)(self.raw) }
     }
 
-    /// A context for one batch size: each input has `batch` items, each tensor lies in the buffer of its name.
+    /// A context for one batch size: each input has `batch` items, each tensor lies in the buffer of its name. It works in
+    /// `scratch`, which other contexts may share that are put on the same stream.
     pub fn context(
         self: &Arc<Self>,
         batch: usize,
-        buffers: &[(&str, &Buffer)],
+        (scratch, buffers): (&Buffer, &[(&str, &Buffer)]),
         stream: &Arc<CudaStream>,
     ) -> Result<Context, ShimError> {
         let f = &self.library.shim.functions;
         let (mut raw, mut error) = (null_mut(), RawError::new());
-        // SAFETY: the plan is alive; the result is ours to be filled.
-        let code = unsafe { (f.vt_context_new)(self.raw, stream.cu_stream().cast(), &mut raw, &mut error) };
-        error.result(code)?;
-        let held = buffers.iter().map(|(_, buffer)| Arc::clone(buffer)).collect();
+        let made = {
+            let memory = locked(scratch);
+            let (address, _order) = memory.device_ptr(stream);
+            let (address, bytes) = (address as *mut c_void, memory.num_bytes() as u64);
+            // SAFETY: the plan is alive; `scratch` is as large as is said, and held for as long as the context is; the
+            // result is ours to be filled.
+            unsafe { (f.vt_context_new)(self.raw, address, bytes, stream.cu_stream().cast(), &mut raw, &mut error) }
+        };
+        error.result(made)?;
+        let held = buffers.iter().map(|(_, buffer)| *buffer).chain([scratch]).map(Arc::clone).collect();
         let mut context = Context { plan: Arc::clone(self), raw, stream: Arc::clone(stream), _buffers: held };
         for tensor in &self.tensors {
             let name = c_text(&tensor.name)?;
@@ -623,26 +497,4 @@ pub(super) fn stand_in(path: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_library_that_is_none_is_refused_by_its_name() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("libnvinfer.so.10");
-        std::fs::write(&path, "not an ELF file").expect("writable");
-        for e in [library_version(&path).err(), Shim::open(&path).err()] {
-            let e = e.expect("it is none");
-            assert!(e.kind == Kind::Library && e.message.contains("libnvinfer.so.10"), "{e:?}");
-        }
-    }
-
-    #[test]
-    fn a_shim_without_the_interface_is_refused() {
-        // Every machine that runs the agent has it.
-        let e = Shim::open(Path::new("libm.so.6")).err().expect("it is no shim");
-        assert!(e.message.contains("vt_abi"), "{e}");
-        let e = library_version(Path::new("libm.so.6")).expect_err("nor is it TensorRT");
-        assert_eq!(e.kind, Kind::Symbol, "{e}");
-    }
-}
+mod tests;

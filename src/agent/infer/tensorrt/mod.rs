@@ -31,7 +31,7 @@ pub mod network;
 pub mod ready;
 pub mod types;
 
-use device::Device;
+use device::{Device, DeviceError};
 use ffi::{Buffer, TensorRt, locked};
 use network::{Edges, Network, RunError};
 use types::Items;
@@ -57,7 +57,7 @@ pub fn load(m: &Manifest, library: &Arc<TensorRt>, plans: &Plans, graphs: bool) 
     device.bind().map_err(RunError::from)?;
     let gpu = device.gpu()?;
     let network = |which, plan: &[u8], edges: &Edges<'_>| {
-        let failed = |source| LoadError::Network { network: which, source };
+        let failed = |e: RunError| LoadError::Network { network: which, source: e.judged(&device) };
         let plan = library.load(plan, plans.dla_core).map_err(|e| failed(e.into()))?;
         Network::new(&device, plan, edges, graphs).map_err(failed)
     };
@@ -101,7 +101,7 @@ pub fn load(m: &Manifest, library: &Arc<TensorRt>, plans: &Plans, graphs: bool) 
 pub enum LoadError {
     /// No GPU.
     #[error(transparent)]
-    Device(#[from] device::DeviceError),
+    Device(#[from] DeviceError),
     /// A plan cannot be used.
     #[error("the plan of the {network} cannot be used")]
     Network {
@@ -123,7 +123,18 @@ impl LoadError {
                 matches!(e.kind, types::Kind::Plan | types::Kind::Network)
             }
             LoadError::Network { source: RunError::Mismatch { .. }, .. } => true,
-            LoadError::Network { source: RunError::Cuda(_), .. } | LoadError::Device(_) | LoadError::Memory(_) => false,
+            LoadError::Network { source: RunError::Cuda(_) | RunError::Lost { .. }, .. }
+            | LoadError::Device(_)
+            | LoadError::Memory(_) => false,
+        }
+    }
+
+    /// Whether no plan can be loaded in this process any more.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            LoadError::Network { source, .. } | LoadError::Memory(source) => source.is_sticky(),
+            LoadError::Device(DeviceError::Cuda { error, .. }) => device::is_sticky(error),
+            LoadError::Device(DeviceError::NoDriver) => false,
         }
     }
 }
@@ -195,10 +206,14 @@ impl From<RunError> for Failure {
 }
 
 impl Failure {
-    fn of(self, network: super::Network) -> EngineError {
-        match self {
-            Failure::Foreign => EngineError::ForeignSlot,
-            Failure::Run(source) => EngineError::Run { network, source: Box::new(source) },
+    fn of(self, network: super::Network, device: &Device) -> EngineError {
+        let source = match self {
+            Failure::Foreign => return EngineError::ForeignSlot,
+            Failure::Run(e) => Box::new(e.judged(device)),
+        };
+        match source.is_sticky() {
+            true => EngineError::Lost { network, source },
+            false => EngineError::Run { network, source },
         }
     }
 }
@@ -253,13 +268,13 @@ impl Encoder for TensorRtEncoder {
         }
         let mut slots = Vec::with_capacity(views.len());
         for views in views.chunks(self.views.len()) {
-            slots.extend(self.pass(views).map_err(|e| e.of(network))?);
+            slots.extend(self.pass(views).map_err(|e| e.of(network, &self.features.device))?);
         }
         Ok(slots)
     }
 
     fn features(&self, slot: &Slot) -> Result<Vec<f32>, EngineError> {
-        self.features.read(slot).map_err(|e| e.of(super::Network::Encoder))
+        self.features.read(slot).map_err(|e| e.of(super::Network::Encoder, &self.features.device))
     }
 }
 
@@ -302,7 +317,7 @@ impl Head for TensorRtHead {
         }
         let mut rows = Vec::with_capacity(windows.len());
         for windows in windows.chunks(self.probabilities.len()) {
-            rows.extend(self.pass(windows).map_err(|e| e.of(network))?);
+            rows.extend(self.pass(windows).map_err(|e| e.of(network, &self.features.device))?);
         }
         all_finite(network, &rows.concat(), self.classes)?;
         Ok(rows.into_iter().map(Arc::from).collect())

@@ -3,7 +3,8 @@
 //!
 //! A captured graph is good for the shapes and the state that the context had when it was captured, and changing either
 //! is undefined (TensorRT developer guide, "CUDA Graphs"): so each batch size has a context of its own, which never
-//! changes. They are made when first asked for, which is when the engine is proven. TensorRT 8.5 lets one context at a
+//! changes. They are made when first asked for, which is when the engine is proven. All of them work in the same scratch
+//! memory, which is as large as the largest batch needs: on their one stream they never run at the same time. TensorRT 8.5 lets one context at a
 //! time use a plan's profile: there one context takes each batch size in turn, without graphs.
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
-use super::device::{Device, words};
+use super::device::{self, Device, words};
 use super::ffi::{Buffer, Context, Graph, Plan};
 use super::types::{Items, Kind, ShimError, Tensor};
 
@@ -24,6 +25,14 @@ pub enum RunError {
     /// CUDA did.
     #[error("CUDA: {}", words(.0))]
     Cuda(DriverError),
+    /// Something failed, and CUDA has said ever since that it is of no more use to this process.
+    #[error("{first}; since then CUDA: {}", words(since))]
+    Lost {
+        /// What failed.
+        first: Box<RunError>,
+        /// What CUDA answers.
+        since: DriverError,
+    },
     /// The plan has not the inputs and outputs of this network.
     #[error("{what} of the plan is {found}, and the model says {expected}")]
     Mismatch {
@@ -42,6 +51,30 @@ impl From<DriverError> for RunError {
     }
 }
 
+impl RunError {
+    /// Whether CUDA is of no more use to this process: in the words of its documentation, "the process must be terminated
+    /// and relaunched".
+    pub fn is_sticky(&self) -> bool {
+        match self {
+            RunError::Cuda(e) => device::is_sticky(e),
+            RunError::Lost { .. } => true,
+            RunError::Shim(_) | RunError::Mismatch { .. } => false,
+        }
+    }
+
+    /// The same, after asking whether CUDA still answers: TensorRT passes on its errors as a line of text, and what is
+    /// said of one call may have gone wrong in an earlier one.
+    pub fn judged(self, device: &Device) -> RunError {
+        if self.is_sticky() {
+            return self;
+        }
+        match device.lost() {
+            Some(since) => RunError::Lost { first: Box::new(self), since },
+            None => self,
+        }
+    }
+}
+
 /// What a network has to take and give.
 pub struct Edges<'a> {
     /// The only input: items, and dimensions but for the batch.
@@ -56,6 +89,8 @@ pub struct Network {
     plan: Arc<Plan>,
     input: (String, Buffer),
     output: (String, Buffer),
+    /// What its contexts work in, one after the other.
+    scratch: Buffer,
     /// For the batch sizes 1, 2, ...
     shaped: Vec<Option<Shaped>>,
     /// The only context there may be, and its batch size.
@@ -88,7 +123,9 @@ impl Network {
         let buffer = |tensor: &Tensor| device.alloc(tensor.stride_bytes() * most).map(|b| (tensor.name.clone(), b));
         let (input, output) = (buffer(input)?, buffer(output)?);
         let shaped = (0..most).map(|_| None).collect();
-        Ok(Network { device: device.clone(), input, output, shaped, one: None, graphs, plan })
+        // A plan may need none, and memory of no bytes cannot be had.
+        let scratch = device.alloc(usize::try_from(plan.device_bytes()).unwrap_or(usize::MAX).max(256))?;
+        Ok(Network { device: device.clone(), input, output, scratch, shaped, one: None, graphs, plan })
     }
 
     /// The largest batch.
@@ -134,7 +171,7 @@ impl Network {
 
     fn context(&self, batch: usize) -> Result<Context, ShimError> {
         let buffers = [(&self.input.0[..], &self.input.1), (&self.output.0[..], &self.output.1)];
-        self.plan.context(batch, &buffers, self.device.stream())
+        self.plan.context(batch, (&self.scratch, &buffers), self.device.stream())
     }
 
     /// Runs a new context, and captures its graph.

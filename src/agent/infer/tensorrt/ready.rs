@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{BuildError, Builder, Limits, Spec, Step};
-use super::cache::{Cache, CacheError, Found, Key, names_of};
+use super::cache::{Cache, CacheError, Found, InUse, Key, names_of};
 use super::machine::{Machine, MachineError, Places};
 use super::types::ShimError;
 use super::{LoadError, Plans};
@@ -35,6 +35,8 @@ const SHARE: f64 = 0.5;
 pub struct Ready {
     /// It.
     pub engine: Engine,
+    /// Keeps its plans from being let go.
+    pub in_use: Option<InUse>,
     /// How near it came to the golden vectors.
     pub proof: Proof,
     /// How long it takes.
@@ -51,8 +53,13 @@ pub enum NotReady {
     #[error("no TensorRT engine is built, for it would have to be built anew at every start")]
     Cache(#[from] CacheError),
     /// The build came to nothing.
-    #[error("no TensorRT engine could be built")]
-    Build(#[from] BuildError),
+    #[error("no TensorRT engine of {model} could be built")]
+    Build {
+        /// Of what.
+        model: String,
+        /// Why.
+        source: BuildError,
+    },
     /// It was tried before.
     #[error(
         "the TensorRT engine was refused before: {0}; `vedette engine build`, and then a restart of the daemon, tries again"
@@ -91,11 +98,20 @@ impl NotReady {
     pub fn may_pass(&self) -> bool {
         match self {
             NotReady::Machine(MachineError::Gpu { .. }) | NotReady::Slow { .. } | NotReady::Run(_) => true,
-            NotReady::Build(e) => !e.is_lasting(),
+            NotReady::Build { source, .. } => !source.is_lasting(),
             NotReady::Cache(e) => e.may_pass(),
             NotReady::Load(e) => !e.is_of_the_plan(),
             NotReady::Proof(e) => !is_of_the_engine(e),
             NotReady::Machine(_) | NotReady::Refused(_) | NotReady::Open(_) => false,
+        }
+    }
+
+    /// Whether the GPU is of no more use to this process: another one may well use it.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            NotReady::Run(e) | NotReady::Proof(ProofError::Engine { source: e, .. }) => e.is_lost(),
+            NotReady::Load(e) => e.is_lost(),
+            _ => false,
         }
     }
 }
@@ -113,6 +129,19 @@ pub enum Remember {
     Yes,
     /// By who only looks.
     No,
+}
+
+/// An engine of the cache that is begun to be used.
+pub struct Trial {
+    cache: Cache,
+    key: Key,
+}
+
+impl Trial {
+    /// It has served for a while, or ends in good order.
+    pub fn settled(&self) {
+        self.cache.end_trial(&self.key);
+    }
 }
 
 /// Makes engines of one model on one machine.
@@ -157,6 +186,11 @@ impl<'a> Maker<'a> {
         &self.machine
     }
 
+    /// To say later that what was made is good: without asking the machine, which may have lost its GPU by then.
+    pub fn trial(&self) -> Trial {
+        Trial { cache: self.cache.clone(), key: self.key.clone() }
+    }
+
     /// What its plans are good for.
     pub fn key(&self) -> &Key {
         &self.key
@@ -169,9 +203,10 @@ impl<'a> Maker<'a> {
 
     /// An engine of the plans that are there; none: they have to be built, and why.
     ///
-    /// Who remembers calls [`Maker::settled`] when it has served for a while: what takes the process with it, again and
+    /// Who remembers calls [`Trial::settled`] when it has served for a while: what takes the process with it, again and
     /// again, is not used for ever.
     pub fn cached(&self, remember: Remember) -> Result<Result<Ready, String>, NotReady> {
+        let in_use = self.cache.hold(&self.key);
         let plans = match self.cache.find(&self.key) {
             Found::Refused(why) => return Err(NotReady::Refused(why)),
             Found::Nothing(why) => return Ok(Err(why)),
@@ -182,9 +217,11 @@ impl<'a> Maker<'a> {
         if remember == Remember::Yes {
             self.cache.begin_trial(&self.key)?;
         }
-        let ready = self.ready(&plans);
+        let ready = self.ready(&plans, in_use);
         if remember == Remember::Yes
             && let Err(e) = &ready
+            // What has made the GPU useless to the process is not ended in good order.
+            && !e.is_lost()
         {
             self.cache.end_trial(&self.key);
             if let NotReady::Proof(proof) = e
@@ -198,11 +235,6 @@ impl<'a> Maker<'a> {
             Err(NotReady::Load(e)) if e.is_of_the_plan() => Ok(Err(Chain(&e).to_string())),
             other => other.map(Ok),
         }
-    }
-
-    /// It has served for a while, or ends in good order.
-    pub fn settled(&self) {
-        self.cache.end_trial(&self.key);
     }
 
     /// Builds plans and makes an engine of them; `progress` hears of each step. What was there before is replaced.
@@ -227,7 +259,7 @@ impl<'a> Maker<'a> {
             if e.is_lasting() {
                 self.cache.refuse(&self.key, &Chain(&e).to_string(), self.clock.wall())?;
             }
-            return Err(e.into());
+            return Err(NotReady::Build { model: self.key.model.clone(), source: e });
         }
         let took = self.clock.now().since(began).as_secs_f64();
         self.cache.finish(&self.key, self.clock.wall(), took)?;
@@ -242,21 +274,36 @@ impl<'a> Maker<'a> {
 
     /// Lets go of plans that are not needed any more.
     pub fn collect(&self) -> Result<Vec<String>, CacheError> {
-        self.cache.collect(Some(&self.key), &[self.key.id()], self.config.cache_bytes)
+        let lock = self.cache.lock()?;
+        self.cache.collect(&lock, Some(&self.key), &[self.key.id()], self.config.cache_bytes)
     }
 
     /// Loads, proves at every batch size, and measures.
-    fn ready(&self, plans: &Plans) -> Result<Ready, NotReady> {
+    fn ready(&self, plans: &Plans, in_use: Option<InUse>) -> Result<Ready, NotReady> {
         let m = self.model.manifest();
         let library = self.machine.open(false).map_err(NotReady::Open)?;
         let mut engine = super::load(m, &library, plans, self.config.cuda_graph)?;
+        match self.judge(&mut engine) {
+            Ok((proof, times)) => Ok(Ready { engine, in_use, proof, times }),
+            Err(e) => {
+                if e.is_lost() {
+                    // To free it is work for the GPU, too, which takes none any more.
+                    std::mem::forget(engine);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn judge(&self, engine: &mut Engine) -> Result<(Proof, Times), NotReady> {
+        let m = self.model.manifest();
         let batches: Vec<usize> = (1..=self.key.max_batch).collect();
-        let proof = self.model.prove_at(&mut engine, &batches)?;
-        let times = measure(m, &mut engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
+        let proof = self.model.prove_at(engine, &batches)?;
+        let times = measure(m, engine, (self.key.max_batch, PASSES), self.clock.as_ref())?;
         let allowed = Duration::from_secs_f64(SHARE / f64::from(m.sample_fps));
         match times.round() {
             took if took > allowed => Err(NotReady::Slow { cameras: self.key.max_batch, took, allowed }),
-            _ => Ok(Ready { engine, proof, times }),
+            _ => Ok((proof, times)),
         }
     }
 

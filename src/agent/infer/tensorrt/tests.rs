@@ -10,7 +10,7 @@ use super::*;
 use crate::agent::infer::engine_contract;
 use crate::agent::infer::golden::ProofError;
 use crate::agent::infer::model::Model;
-use crate::agent::infer::tensorrt::ffi::Request;
+use crate::agent::infer::tensorrt::types::Request;
 use crate::agent::infer::tensorrt::types::{ShimError, Typing};
 use crate::agent::infer::test_model::{Tiny, network};
 
@@ -191,4 +191,29 @@ fn a_shim_of_another_version_is_refused_before_anything_is_called() {
     assert!(e.message.contains("10.16") && e.message.contains("11.4"), "{e}");
     let e = TensorRt::open(shim, Path::new("libm.so.6"), None).err().expect("it is no TensorRT");
     assert_eq!(e.kind, Kind::Symbol, "{e}");
+}
+
+#[test]
+fn every_further_batch_size_works_in_the_memory_of_the_first() {
+    let (library, (_dir, model)) = (library(), Tiny::new().open());
+    let m = model.manifest();
+    for graphs in [true, false] {
+        let plans = plans(&library, &model, 8);
+        let mut engine = load(m, &library, &plans, graphs).expect("its own plans");
+        let device = Device::open().expect("the double's");
+        device.bind().expect("it can");
+        let free = || device.memory().expect("it says").0;
+        let view = vec![77; m.view.len_bytes()];
+        let mut pass = |batch: usize| {
+            let slots = engine.encoder.encode(&vec![&view[..]; batch]).expect("it runs");
+            let window = vec![slots[0].clone(); m.window];
+            engine.head.classify(&vec![&window[..]; batch]).expect("it runs")
+        };
+        let first = pass(1);
+        let before = free();
+        for batch in (2..=8).chain([1, 5, 8]) {
+            assert!(pass(batch).iter().all(|row| *row == first[0]), "{batch}");
+        }
+        assert_eq!(before, free(), "bytes of device memory for seven more batch sizes of two networks");
+    }
 }

@@ -2,59 +2,58 @@
 
 use std::fmt;
 
-/// What went wrong, as the shim tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The caller's mistake.
-    Argument,
-    /// The library cannot be opened.
-    Library,
-    /// It lacks an entry point.
-    Symbol,
-    /// It is of another version than the shim's headers.
-    Version,
-    /// It would not make a runtime, builder or parser: no GPU, no driver.
-    Create,
-    /// It does not take the plan.
-    Plan,
-    /// Its parser does not take the ONNX.
-    Parse,
-    /// The ONNX has other inputs or outputs than were named.
-    Network,
-    /// This version does not have the option.
-    Unsupported,
-    /// No plan came of the network.
-    Build,
-    /// Out of memory, of the host or of the GPU.
-    Memory,
-    /// The build was told to stop.
-    Cancelled,
-    /// A shape, an address or the work itself was refused.
-    Run,
-    /// A shim from the future.
-    Other(i32),
+/// Declares the kinds by the codes of `vedette_trt.h`.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+        /// What went wrong, as the shim tells it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+            /// A shim from the future.
+            Other(i32),
+        }
+
+        impl Kind {
+            pub(super) fn of(code: i32) -> Kind {
+                match code {
+                    $($code => Kind::$name,)*
+                    other => Kind::Other(other),
+                }
+            }
+
+            #[cfg(test)]
+            pub(super) const ALL: &'static [(Kind, i32)] = &[$((Kind::$name, $code),)*];
+        }
+    };
 }
 
-impl Kind {
-    pub(super) fn of(code: i32) -> Kind {
-        use Kind::*;
-        let known = [
-            Argument,
-            Library,
-            Symbol,
-            Version,
-            Create,
-            Plan,
-            Parse,
-            Network,
-            Unsupported,
-            Build,
-            Memory,
-            Cancelled,
-            Run,
-        ];
-        usize::try_from(code - 1).ok().and_then(|n| known.get(n)).copied().unwrap_or(Other(code))
-    }
+kinds! {
+    /// The caller's mistake.
+    Argument = 1,
+    /// The library cannot be opened.
+    Library = 2,
+    /// It lacks an entry point.
+    Symbol = 3,
+    /// It is of another version than the shim's headers.
+    Version = 4,
+    /// It would not make a runtime, builder or parser: no GPU, no driver.
+    Create = 5,
+    /// It does not take the plan.
+    Plan = 6,
+    /// Its parser does not take the ONNX.
+    Parse = 7,
+    /// The ONNX has other inputs or outputs than were named.
+    Network = 8,
+    /// This version does not have the option.
+    Unsupported = 9,
+    /// No plan came of the network.
+    Build = 10,
+    /// Out of memory, of the host or of the GPU.
+    Memory = 11,
+    /// The build was told to stop.
+    Cancelled = 12,
+    /// A shape, an address or the work itself was refused.
+    Run = 13,
 }
 
 /// An error of the shim or of the library behind it, in its words.
@@ -152,6 +151,37 @@ impl Tensor {
         self.dims.iter().product::<usize>() * each
     }
 }
+
+/// A plan to be built.
+pub struct Request<'a> {
+    /// The network.
+    pub onnx: &'a [u8],
+    /// Which outputs are wanted.
+    pub outputs: &'a [&'a str],
+    /// Smallest, likeliest and largest batch.
+    pub batches: [i64; 3],
+    /// In what it computes.
+    pub precision: Typing,
+    /// On this DLA core, with the GPU for the rest.
+    pub dla_core: Option<u8>,
+    /// How hard to look for the fastest kernels, 0 to 5.
+    pub optimisation_level: Option<u8>,
+    /// Largest scratch memory of a layer; 0: the library's default.
+    pub workspace_bytes: u64,
+    /// Of an earlier build.
+    pub timing_cache: Option<&'a [u8]>,
+}
+
+/// What came of it.
+pub struct Built {
+    /// The plan.
+    pub plan: Vec<u8>,
+    /// The timing cache as it is now.
+    pub timing_cache: Option<Vec<u8>>,
+}
+
+/// Hears of a build's phase, step and steps (0: not known); false breaks it off.
+pub type Progress<'a> = dyn FnMut(&str, u32, u32) -> bool + Send + 'a;
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,9 @@ use crate::agent::config::{Config, EngineChoice};
 use crate::agent::infer::Engine;
 use crate::agent::infer::model::Model;
 use crate::agent::infer::tensorrt::build::{Builder, Step};
+use crate::agent::infer::tensorrt::cache::InUse;
 use crate::agent::infer::tensorrt::machine::MachineError;
-use crate::agent::infer::tensorrt::ready::{Maker, NotReady, Ready, Remember};
+use crate::agent::infer::tensorrt::ready::{Maker, NotReady, Ready, Remember, Trial};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
@@ -21,13 +22,17 @@ struct TensorRt {
     model: Model,
     config: Config,
     clock: Arc<dyn Clock>,
+    /// Of what was made last.
+    trial: Option<Trial>,
+    /// The plans of what was made last, for as long as it may serve.
+    in_use: Option<InUse>,
 }
 
 /// TensorRT for the model of `config`, unless the config wants none.
 pub fn better(config: &Config, model: &Model, clock: &Arc<dyn Clock>) -> Option<Box<dyn Better>> {
     (config.model.engine == EngineChoice::Auto).then(|| {
         let (model, config, clock) = (model.clone(), config.clone(), Arc::clone(clock));
-        Box::new(TensorRt { model, config, clock }) as Box<dyn Better>
+        Box::new(TensorRt { model, config, clock, trial: None, in_use: None }) as Box<dyn Better>
     })
 }
 
@@ -38,11 +43,11 @@ impl TensorRt {
         Maker::new(&self.model, &self.config.tensorrt, places, Arc::clone(&self.clock))
     }
 
-    fn ready(&self, stop: &StopToken, tell: Tell<'_>) -> Result<Ready, NotReady> {
+    fn ready(&self, stop: &StopToken, tell: Tell<'_>) -> Result<(Ready, Trial), NotReady> {
         let maker = self.maker()?;
         log::info!("{}; plans in {}", maker.machine().describe(), maker.cache().dir().display());
         let why = match maker.cached(Remember::Yes)? {
-            Ok(ready) => return Ok(ready),
+            Ok(ready) => return Ok((ready, maker.trial())),
             Err(why) => why,
         };
         log::info!("a TensorRT engine is built ({why}); until then the CPU serves. This takes minutes");
@@ -62,20 +67,21 @@ impl TensorRt {
             Ok(_) => {}
             Err(e) => log::warn!("TensorRT: {}", Chain(&e)),
         }
-        Ok(ready)
+        Ok((ready, maker.trial()))
     }
 }
 
 impl Better for TensorRt {
     fn settled(&mut self) {
-        if let Ok(maker) = self.maker() {
-            maker.settled();
+        if let Some(trial) = &self.trial {
+            trial.settled();
         }
     }
 
     fn make(&mut self, stop: &StopToken, tell: Tell<'_>) -> Result<Engine, Never> {
         match self.ready(stop, tell) {
-            Ok(ready) => {
+            Ok((ready, trial)) => {
+                (self.trial, self.in_use) = (Some(trial), ready.in_use);
                 log::info!(
                     "model {} on {}: proven against its golden vectors (smallest cosine of features {:.6}, largest \
                      difference of a probability {:.1e}); {:.2} ms a frame, {:.2} ms a window (medians, batch {})",
@@ -92,7 +98,13 @@ impl Better for TensorRt {
             Err(NotReady::Machine(MachineError::None)) => Err(Never::None),
             Err(e) => {
                 let why = Chain(&e).to_string();
-                Err(if e.may_pass() { Never::NotNow(why) } else { Never::Refused(why) })
+                Err(if e.is_lost() {
+                    Never::Lost(why)
+                } else if e.may_pass() {
+                    Never::NotNow(why)
+                } else {
+                    Never::Refused(why)
+                })
             }
         }
     }

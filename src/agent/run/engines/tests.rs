@@ -109,7 +109,7 @@ fn a_proven_engine_is_handed_over_and_a_broken_one_is_taken_back() {
     let rig = Rig::new(vec![Ok("gpu")]);
     assert_eq!(rig.offered(), "gpu");
     assert_eq!(rig.words(), None, "nothing is to be said of what serves");
-    rig.handover.is_broken();
+    rig.handover.is_broken(Broken::Fails);
     assert_eq!(rig.offered(), "cpu");
     assert!(rig.words().is_some_and(|words| words.contains("failed with every frame")));
     assert!(!rig.thread.is_finished(), "it will be tried again");
@@ -127,5 +127,27 @@ fn what_is_refused_is_said_and_what_may_come_is_waited_for() {
     let rig = Rig::new(vec![Err(Never::NotNow("no memory".into())), Ok("gpu")]);
     rig.wait_for("the words", || rig.words().filter(|words| words.contains("not yet: no memory")));
     assert!(!rig.thread.is_finished() && rig.handover.take().is_none());
+    rig.end();
+}
+
+#[test]
+fn an_engine_whose_device_is_lost_is_replaced_for_good_and_the_remedy_is_said() {
+    // Another one is on offer, and must not be asked for.
+    let rig = Rig::new(vec![Ok("gpu"), Ok("gpu again")]);
+    assert_eq!(rig.offered(), "gpu");
+    rig.handover.is_broken(Broken::Lost("an illegal memory access was encountered".into()));
+    assert_eq!(rig.offered(), "cpu");
+    rig.wait_for("its end", || rig.thread.is_finished().then_some(()));
+    let words = rig.words().expect("it is said");
+    assert!(words.contains("systemctl restart vedette") && words.contains("an illegal memory access"), "{words}");
+    assert_eq!(rig.made.try_iter().count(), 1, "it is not tried again");
+    rig.end();
+
+    // Lost while it was made.
+    let rig = Rig::new(vec![Err(Never::Lost("unspecified launch failure".into())), Ok("gpu")]);
+    rig.wait_for("its end", || rig.thread.is_finished().then_some(()));
+    let words = rig.words().expect("it is said");
+    assert!(words.contains("systemctl restart vedette") && words.contains("unspecified launch failure"), "{words}");
+    assert!(rig.handover.take().is_none(), "the CPU serves already");
     rig.end();
 }

@@ -102,9 +102,10 @@ impl Beside {
 
 /// The class that a window raises by itself, if it does.
 fn raised<'a>(classes: &'a [String], thresholds: &Thresholds, score: &Score) -> Option<&'a str> {
-    let above = classes.iter().zip(score.probabilities.iter()).filter(|(class, p)| {
-        *class != NORMAL && thresholds.of(&score.camera, class).is_some_and(|t| **p >= t)
-    });
+    let above = classes
+        .iter()
+        .zip(score.probabilities.iter())
+        .filter(|(class, p)| *class != NORMAL && thresholds.of(&score.camera, class).is_some_and(|t| **p >= t));
     above.max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class.as_str())
 }
 

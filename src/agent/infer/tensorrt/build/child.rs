@@ -9,16 +9,14 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::{Line, Spec, Step};
 use crate::agent::infer::manifest::Precision;
-use crate::agent::infer::model::Model;
+use crate::agent::infer::model::{Model, ModelError};
 use crate::agent::infer::tensorrt::device::{Device, words};
-use crate::agent::infer::tensorrt::ffi::{Request, Shim, TensorRt};
-use crate::agent::infer::tensorrt::types::{Kind, ShimError, Typing, Version};
+use crate::agent::infer::tensorrt::ffi::{Shim, TensorRt};
+use crate::agent::infer::tensorrt::types::{Kind, Request, ShimError, Typing, Version};
 use crate::base::error::Chain;
 
 /// A specification is at most so long.
 const SPEC_MAX_BYTES: u64 = 1 << 20;
-/// ONNX is Protocol Buffers, which end there.
-const ONNX_MAX_BYTES: usize = i32::MAX as usize;
 /// The lowest priority: whatever else runs goes first.
 const NICE: i32 = 19;
 
@@ -87,11 +85,9 @@ fn build(input: impl Read, output: &mut Lines<impl Write + Send>) -> Result<(), 
     for (network, wanted) in [("encoder", "features"), ("head", "probabilities")] {
         let (of, typing) = typing(library.version(), &library.shim().flavour(), &spec.precision)?;
         let file = format!("{network}.{of}.onnx");
-        let onnx = model.read(&file).map_err(|e| Chain(&e).to_string())?;
-        if onnx.len() > ONNX_MAX_BYTES {
-            let message = format!("{file} has {} bytes, and ONNX ends at {ONNX_MAX_BYTES}", onnx.len());
-            return Err(Failed { message, lasting: true });
-        }
+        let onnx = model
+            .network(&file)
+            .map_err(|e| Failed { message: Chain(&e).to_string(), lasting: matches!(e, ModelError::Unfit { .. }) })?;
         output.say(&Line::Step(Step { network: network.into(), ..Step::default() }));
         let batch = |n: usize| i64::try_from(n).expect("a handful");
         let request = Request {

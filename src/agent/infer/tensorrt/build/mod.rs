@@ -7,8 +7,11 @@
 //! ```
 //!
 //! A Jetson's GPU takes its memory from the same chips as its processor, and no limit of the kernel's counts that. So
-//! there are three: what the child may take of its own (`RLIMIT_DATA`), a watch over what the machine has left, and,
-//! should it come to that, the child is the first that the kernel ends (`oom_score_adj`).
+//! there are four bounds: what the child may take of its own (`RLIMIT_DATA`); what TensorRT may take as scratch memory of
+//! a layer, at most what the machine can spare when the build begins; a watch over what the machine has left; and, should
+//! it come to that, the child is the first that the kernel ends (`oom_score_adj`). What the GPU takes beyond the scratch
+//! memory (weights, activations, what kernels are timed with) only the watch bounds, and it looks every 200 ms: what is
+//! taken between two looks is taken.
 //!
 //! `child` is the other side of it.
 
@@ -29,6 +32,8 @@ use crate::base::stop::StopToken;
 
 /// How often the child is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// As much scratch memory a layer is given in any case: what the config takes for the least.
+const LEAST_WORKSPACE_BYTES: u64 = 16_000_000;
 /// Lines that wait to be looked at; the child waits beyond that.
 const LINES: usize = 64;
 /// A line of the child's is at most so long; more is not one.
@@ -205,6 +210,17 @@ impl Builder {
         (clock, stop): (&dyn Clock, &StopToken),
         progress: &mut dyn FnMut(&Step),
     ) -> Result<(), BuildError> {
+        let (asked, left) = (spec.workspace_bytes, health::available_memory_bytes(&self.meminfo));
+        let workspace_bytes = workspace_within(asked, left, limits.keeps_free_bytes);
+        if workspace_bytes < asked {
+            log::warn!(
+                "tensorrt: the build gets {} MB of scratch memory, not {} MB (tensorrt.workspace_mb): more would leave the machine \
+                 less than tensorrt.build_keeps_free_mb. The engine may be slower for it",
+                workspace_bytes / 1_000_000,
+                asked / 1_000_000
+            );
+        }
+        let spec = &Spec { workspace_bytes, ..spec.clone() };
         let mut child = Killed(
             Command::new(&self.program)
                 .args(["engine", "build-child"])
@@ -246,6 +262,12 @@ impl Builder {
             }
         }
     }
+}
+
+/// The scratch memory that a layer may have: what was asked for, if the machine can spare it.
+fn workspace_within(asked: u64, left_bytes: Option<u64>, keeps_free_bytes: u64) -> u64 {
+    let spare = left_bytes.map_or(u64::MAX, |left| left.saturating_sub(keeps_free_bytes));
+    asked.min(spare.max(LEAST_WORKSPACE_BYTES))
 }
 
 /// A child that does not outlive its build.

@@ -14,6 +14,7 @@ struct Rig {
     builder: Builder,
     clock: ManualClock,
     stop: StopToken,
+    workspace_bytes: u64,
 }
 
 impl Rig {
@@ -27,7 +28,7 @@ impl Rig {
         let meminfo = dir.path().join("meminfo");
         std::fs::write(&meminfo, "MemTotal: 8000000 kB\nMemAvailable: 4000000 kB\n").expect("writable");
         let builder = Builder::new(&program).with_meminfo(&meminfo);
-        Rig { dir, builder, clock: ManualClock::new(Wall::from_unix_ms(0)), stop: StopToken::new() }
+        Rig { dir, builder, clock: ManualClock::new(Wall::from_unix_ms(0)), stop: StopToken::new(), workspace_bytes: 1 }
     }
 
     fn build(&self, progress: &mut dyn FnMut(&Step)) -> Result<(), BuildError> {
@@ -41,7 +42,7 @@ impl Rig {
             max_batch: 4,
             likely_batch: 2,
             dla_core: None,
-            workspace_bytes: 1,
+            workspace_bytes: self.workspace_bytes,
             out: "/o".into(),
             timing_cache: "/t".into(),
             memory_bytes: 1,
@@ -123,4 +124,22 @@ fn a_build_ends_when_it_is_told_to_takes_too_long_or_takes_all_memory_and_its_pr
     let e = rig.build(&mut |_| short()).expect_err("there is no memory left");
     assert!(e.to_string().contains("left the machine 0 MB") && !e.is_lasting(), "{e}");
     assert!(rig.is_gone("pid"));
+}
+
+#[test]
+fn a_layer_s_scratch_memory_is_what_the_machine_can_spare_when_the_build_begins() {
+    for (available_kb, asked, given) in [
+        (4_000_000, 512_000_000, 512_000_000),
+        // 400 MB less what has to stay free.
+        (400_000, 512_000_000, 400_000 * 1024 - LIMITS.keeps_free_bytes),
+        (2_000, 512_000_000, LEAST_WORKSPACE_BYTES),
+    ] {
+        let mut rig = Rig::new("cat > $HERE/spec; echo '{\"built\":{}}'");
+        rig.workspace_bytes = asked;
+        let meminfo = format!("MemAvailable: {available_kb} kB\n");
+        std::fs::write(rig.dir.path().join("meminfo"), meminfo).expect("writable");
+        rig.build(&mut |_| {}).expect("it says that it is built");
+        let spec: Spec = serde_json::from_str(&rig.read("spec")).expect("all of it");
+        assert_eq!(spec.workspace_bytes, given, "{available_kb} kB");
+    }
 }

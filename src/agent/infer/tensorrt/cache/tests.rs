@@ -194,6 +194,27 @@ fn timing_caches_of_other_machines_go() {
     for k in [&key("m 1"), &other] {
         fs::write(cache.timing_path(k), "timings").expect("writable");
     }
-    cache.collect(Some(&key("m 1")), &[], 1 << 30).expect("writable");
+    let lock = cache.lock().expect("nobody else is there");
+    cache.collect(&lock, Some(&key("m 1")), &[], 1 << 30).expect("writable");
     assert!(cache.timing_path(&key("m 1")).exists() && !cache.timing_path(&other).exists());
+}
+
+#[test]
+fn what_is_held_is_not_let_go_and_nothing_is_while_somebody_builds() {
+    let (dir, cache) = cache();
+    let (served, old) = (key("m 1"), key("m 2"));
+    build(&cache, &served, 5);
+    build(&cache, &old, 6);
+    // Another process: another open file, which is what the locks are of.
+    let other = Cache::new(dir.path());
+    let building = other.make_ready().expect("nobody else is there");
+    assert!(cache.lock().expect_err("somebody builds").may_pass());
+    drop(building);
+    let serves = other.hold(&served).expect("it is there");
+    let lock = cache.lock().expect("nobody builds");
+    assert_eq!(cache.collect(&lock, None, &[], 0).expect("writable"), [old.id()]);
+    assert!(matches!(other.find(&served), Found::Plans { .. }), "it is still all there");
+    drop(serves);
+    assert_eq!(cache.collect(&lock, None, &[], 0).expect("writable"), [served.id()]);
+    assert!(other.hold(&served).is_none());
 }

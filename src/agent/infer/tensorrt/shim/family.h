@@ -163,6 +163,27 @@ inline uint64_t device_bytes(nvinfer1::ICudaEngine const& engine)
 #endif
 }
 
+// A context that works in the caller's memory: by a strategy from 10.0 on (compiled: 10.16 and later), by a method of its
+// own before (read: in 10.16's header, which says since when it is superseded; so the memory's V2).
+inline nvinfer1::IExecutionContext* context_without_memory(nvinfer1::ICudaEngine& engine)
+{
+#if VT_LEVEL >= 1000
+    return engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
+#else
+    return engine.createExecutionContextWithoutDeviceMemory();
+#endif
+}
+
+inline void set_memory(nvinfer1::IExecutionContext& context, void* memory, uint64_t bytes)
+{
+#if VT_LEVEL >= 1001
+    context.setDeviceMemoryV2(memory, static_cast<int64_t>(bytes));
+#else
+    static_cast<void>(bytes);
+    context.setDeviceMemory(memory);
+#endif
+}
+
 // The node that a parser's error is about. Its name and operator: from 10.1 on (read; compiled: 10.16 and later). Before,
 // its number only.
 inline std::string node_of(nvonnxparser::IParserError const& error)

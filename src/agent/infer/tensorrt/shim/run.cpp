@@ -145,7 +145,8 @@ VT_EXPORT uint64_t vt_engine_device_bytes(const vt_engine* engine)
     return engine == nullptr ? 0 : family::device_bytes(*engine->engine);
 }
 
-VT_EXPORT int32_t vt_context_new(vt_engine* engine, void* stream, vt_context** out, vt_error* error)
+VT_EXPORT int32_t vt_context_new(
+    vt_engine* engine, void* memory, uint64_t memory_bytes, void* stream, vt_context** out, vt_error* error)
 {
     return guarded(engine == nullptr ? nullptr : engine->library->logger, error, [&](Call& call) {
         if (engine == nullptr || out == nullptr)
@@ -153,13 +154,24 @@ VT_EXPORT int32_t vt_context_new(vt_engine* engine, void* stream, vt_context** o
             refuse(VT_ARGUMENT, "vt_context_new: an engine and a place for the result are needed");
         }
         *out = nullptr;
+        uint64_t const needed = vt_engine_device_bytes(engine);
+        if (memory != nullptr && (memory_bytes < needed || reinterpret_cast<uintptr_t>(memory) % 256 != 0))
+        {
+            refuse(VT_ARGUMENT, "vt_context_new: " + std::to_string(memory_bytes) + " bytes to work in, and "
+                    + std::to_string(needed) + " are needed, aligned to 256");
+        }
         std::unique_ptr<vt_context> made(new vt_context());
         made->library = engine->library;
-        made->context.reset(engine->engine->createExecutionContext());
+        made->context.reset(memory == nullptr ? engine->engine->createExecutionContext()
+                                              : family::context_without_memory(*engine->engine));
         if (!made->context)
         {
-            fail(call, VT_CREATE, "making a context, which needs " + std::to_string(vt_engine_device_bytes(engine))
-                    + " bytes of the GPU's memory");
+            fail(call, VT_CREATE,
+                "making a context, which needs " + std::to_string(needed) + " bytes of the GPU's memory");
+        }
+        if (memory != nullptr)
+        {
+            family::set_memory(*made->context, memory, memory_bytes);
         }
         // Of the first context it is 0 by itself; of the others it has to be set, and can be where profiles are shared: see
         // family::share_profiles().

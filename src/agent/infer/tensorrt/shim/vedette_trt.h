@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of this file that a compiled agent could not live with. */
-#define VT_ABI 2
+#define VT_ABI 3
 
 enum {
     VT_OK = 0,
@@ -123,9 +123,12 @@ int32_t vt_engine_tensor(const vt_engine *engine, uint32_t index, vt_tensor *out
 /* Device memory that a context needs, in bytes. */
 uint64_t vt_engine_device_bytes(const vt_engine *engine);
 
-/* Where a version lets only one context use the plan's profile (before 8.6), a second one is VT_UNSUPPORTED. `stream`: the
- * work that this may need is put there, and is done when the stream has got there. */
-int32_t vt_context_new(vt_engine *engine, void *stream, vt_context **out, vt_error *error);
+/* Where a version lets only one context use the plan's profile (before 8.6), a second one is VT_UNSUPPORTED. `memory`:
+ * device memory to work in, at least vt_engine_device_bytes() of it, aligned to 256 bytes, which has to outlive the
+ * context; contexts that never work at the same time may be given the same. NULL: it gets its own. `stream`: the work that
+ * this may need is put there, and is done when the stream has got there. */
+int32_t vt_context_new(
+    vt_engine *engine, void *memory, uint64_t memory_bytes, void *stream, vt_context **out, vt_error *error);
 void vt_context_free(vt_context *context);
 /* The whole shape of an input, its batch included. */
 int32_t vt_context_shape(vt_context *context, const char *input, const int64_t *dims, int32_t rank, vt_error *error);
