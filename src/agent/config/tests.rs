@@ -30,6 +30,7 @@ impl Site {
             ("usr/lib/vedette/libvedette_trt-10.3.so", "", 0o644),
             ("recorded.mp4", "", 0o644),
             ("soc-ca.pem", CERTIFICATE, 0o644),
+            ("root.json", r#"{"signed": {"_type": "root"}}"#, 0o644),
             ("device.pem", CERTIFICATE, 0o644),
             ("device.key", KEY, 0o600),
             ("gate.credentials", &format!("viewer\n{PASSWORD}\n"), 0o600),
@@ -214,6 +215,7 @@ fn the_example_names_every_key() {
         ("incident", section("incident")),
         ("clip", section("clip")),
         ("mqtt", section("mqtt")),
+        ("ota", section("ota")),
         ("upload", section("upload")),
         ("http", section("http")),
         ("metrics", section("metrics")),
@@ -787,13 +789,15 @@ fn a_reload_says_key_by_key_what_it_takes() {
             "storage.keep_days: applied",
             "storage.min_free_mb: applied",
             "mqtt.keep_days: needs a restart",
+            // Its schedule is the one that was changed.
+            "ota: needs a restart",
         ]
     );
     let running = old.with_live_from(&new);
     assert_eq!(running.clip.pre_roll.as_secs(), 20);
     assert_eq!((&running.device, &running.cameras[0].schedule), (&old.device, &new.cameras[0].schedule));
     let left = running.diff(&new);
-    assert_eq!(left.len(), 8);
+    assert_eq!(left.len(), 9);
     assert!(left.iter().all(|c| c.applies == Applies::AtRestart), "{left:?}");
 }
 

@@ -178,7 +178,7 @@ fn a_newer_a_foreign_and_a_damaged_database_are_refused_by_name() {
     let db = database_path(dir.path());
     Connection::open(&db).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("changed");
     let e = open(dir.path());
-    assert!(matches!(e, StoreError::Newer { found: 99, known: 6, .. }), "{e}");
+    assert!(matches!(e, StoreError::Newer { found: 99, known: 7, .. }), "{e}");
     assert!(matches!(Reader::open(dir.path()), Err(StoreError::Newer { .. })));
 
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -212,7 +212,7 @@ fn a_database_of_the_first_version_is_taken_over() {
     rig.open_incident(1);
     rig.store.clip_lost(id(1), "no video").expect("written");
     let dir = rig.end();
-    let old = "DROP INDEX outbox_pending_of; DROP TABLE uploads; DROP TABLE epoch; DROP TABLE troubles; DROP TABLE verdicts; DROP TABLE commands; \
+    let old = "DROP TABLE updates; ALTER TABLE incidents DROP COLUMN later_model; DROP INDEX outbox_pending_of; DROP TABLE uploads; DROP TABLE epoch; DROP TABLE troubles; DROP TABLE verdicts; DROP TABLE commands; \
                DROP TRIGGER outbox_grows; DROP TRIGGER outbox_shrinks; ALTER TABLE routes DROP COLUMN bytes; ALTER TABLE routes DROP COLUMN kept; \
                ALTER TABLE incidents DROP COLUMN peak_fps; ALTER TABLE incidents DROP COLUMN clock; \
                DROP INDEX outbox_by_incident; ALTER TABLE outbox DROP COLUMN made_ran_ms; DROP TABLE running; \

@@ -154,6 +154,7 @@ fn queries_filter_and_put_the_newest_first() {
             camera: crate::agent::config::CameraId::new(if n % 2 == 0 { "yard" } else { "gate" }),
             class: if n > 4 { "Test".into() } else { "Fighting".into() },
             source: if n > 4 { EvidenceSource::Test } else { EvidenceSource::Classifier },
+            model: (n <= 4).then(model),
             ..incident(n)
         };
         let mut r = record(if n < 4 { closed(n) } else { Transition::Opened(i.clone()) });
