@@ -103,7 +103,7 @@ impl Kind for V4l2 {
         let refused = self.devices.set(&plan.node, &plan.settings).map_err(CaptureError::Device)?;
         outlet.chosen(self.describe(&plan, &refused));
         let source = elements::make("v4l2src")?;
-        source.set_property("device", plan.node.to_string_lossy().as_ref());
+        source.set_property("device", &*plan.node.to_string_lossy());
         let format = elements::make("capsfilter")?;
         format.set_property("caps", caps(&plan.choice));
         elements::chain(pipeline, &[&source, &format])
