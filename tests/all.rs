@@ -19,6 +19,8 @@ mod disk;
 mod discovery;
 mod faults;
 mod faults_rtsp;
+#[cfg(feature = "fleet")]
+mod fleet_release;
 mod fuzz;
 mod kills;
 mod layering;

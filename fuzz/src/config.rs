@@ -11,7 +11,7 @@ const SECRET: &str = "hunter2";
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let with_secret = format!("{text}\npassword = \"{SECRET}\"\n");
-    for text in [text.as_ref(), &with_secret] {
+    for text in [&*text, &*with_secret] {
         match config::parse(text, Path::new("/nowhere")) {
             Ok(config) => {
                 let mut ids: Vec<_> = config.cameras.iter().map(|c| &c.id).collect();
