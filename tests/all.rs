@@ -19,12 +19,16 @@ mod disk;
 mod discovery;
 mod faults;
 mod faults_rtsp;
+#[cfg(feature = "fleet")]
+mod fleet_release;
 mod fuzz;
 mod kills;
 mod layering;
 mod links;
 mod masks;
 mod metrics;
+#[cfg(feature = "fleet")]
+mod ota;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;

@@ -10,3 +10,5 @@
 //! device needs.
 
 pub mod cli;
+pub mod keys;
+pub mod release;

@@ -243,7 +243,7 @@ impl Agent {
     /// Runs a command about this device.
     pub fn command(&self, args: &[&str]) -> Output {
         let (name, rest) = args.split_at(match args {
-            ["incidents" | "store", ..] => 2,
+            ["incidents" | "store" | "model", ..] => 2,
             _ => 1,
         });
         let config = self.config();
@@ -265,6 +265,12 @@ impl Agent {
     /// `vedette status --json`.
     pub fn status(&self) -> Value {
         serde_json::from_slice(&self.command(&["status", "--json"]).stdout).expect("JSON")
+    }
+
+    /// `vedette model status --json`.
+    pub fn model(&self) -> Value {
+        let output = self.command(&["model", "status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)))
     }
 
     /// `vedette incidents list --json`, newest first.

@@ -14,7 +14,7 @@ mod evaluate;
 mod frames;
 mod incidents;
 mod model;
-mod out;
+pub mod out;
 mod replay;
 mod run;
 mod status;

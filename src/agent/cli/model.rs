@@ -12,6 +12,7 @@ use super::{ConfigArgs, Outcome};
 use crate::agent::config;
 use crate::agent::http::{Install, client};
 use crate::agent::ota::prove;
+use crate::contract::command::{Command, CommandOutcome};
 use crate::contract::update::{CUSTOM, SlotReport, UpdateReport, UpdateStatus};
 
 /// The daemon answers within this.
@@ -30,6 +31,10 @@ enum What {
     Status(Shown),
     /// What became of releases on this device, newest first
     History(Shown),
+    /// Install a release of the repository that the configuration names, if it is signed for this device
+    Update(UpdateArgs),
+    /// Call off a release that is not committed; what serves on trial is taken back
+    Cancel(CancelArgs),
     /// Install a release from the copy of a repository, on a USB stick: by the same signatures as over the air
     Install(InstallArgs),
     /// For the daemon: loads, proves and measures a model in a process of its own
@@ -44,6 +49,20 @@ struct Shown {
     /// As JSON, for programs
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct UpdateArgs {
+    /// Its number
+    release: u64,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct CancelArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +86,15 @@ pub fn run(args: ModelCommand) -> anyhow::Result<Outcome> {
             let said = ask(&shown, true)?;
             show(&shown, said, |steps: Vec<UpdateReport>| steps.iter().map(step_line).collect())
         }
+        What::Update(args) => {
+            submit(&args.config, &Command::UpdateModel { release: args.release, rollout: None })?;
+            offered(args.release)
+        }
+        What::Cancel(args) => {
+            submit(&args.config, &Command::CancelUpdate { release: None })?;
+            Out::new().line("it is called off; `vedette model status` shows what became of it")?;
+            Ok(Outcome::Good)
+        }
         What::Install(args) => install(&args),
         What::ProveChild => match prove::run(std::io::stdin().lock(), std::io::stdout().lock()) {
             0 => Ok(Outcome::Good),
@@ -83,6 +111,19 @@ fn ask(shown: &Shown, history: bool) -> anyhow::Result<Value> {
 fn block_on<T>(asked: impl Future<Output = Result<T, client::ClientError>>) -> anyhow::Result<anyhow::Result<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(asked).map_err(Into::into))
+}
+
+fn submit(config: &ConfigArgs, command: &Command) -> anyhow::Result<()> {
+    let config = config::load(&config.config)?;
+    match block_on(client::submit(&config.paths.runtime_dir, command, ANSWER_WITHIN))?? {
+        CommandOutcome::Accepted { .. } => Ok(()),
+        CommandOutcome::Rejected { reason } | CommandOutcome::Failed { reason } => bail!("{reason}"),
+    }
+}
+
+fn offered(release: u64) -> anyhow::Result<Outcome> {
+    Out::new().line(format!("release {release} is offered; `vedette model status` shows how far it is"))?;
+    Ok(Outcome::Good)
 }
 
 fn show<T: serde::de::DeserializeOwned>(
@@ -155,8 +196,7 @@ fn install(args: &InstallArgs) -> anyhow::Result<Outcome> {
     if let Some(why) = said.get("refused").and_then(Value::as_str) {
         bail!("{why}");
     }
-    Out::new().line(format!("release {release} is offered; `vedette model status` shows how far it is"))?;
-    Ok(Outcome::Good)
+    offered(release)
 }
 
 /// The newest release that a repository's copy says it has. Nothing is verified here: the daemon does that.
