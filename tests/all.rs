@@ -29,6 +29,12 @@ mod masks;
 mod metrics;
 #[cfg(feature = "fleet")]
 mod ota;
+#[cfg(feature = "fleet")]
+mod ota_attacks;
+#[cfg(feature = "fleet")]
+mod ota_cuts;
+#[cfg(feature = "fleet")]
+mod ota_trials;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;

@@ -12,6 +12,8 @@ pub mod odd_camera;
 pub mod pki;
 pub mod relay;
 pub mod rtsp;
+#[cfg(feature = "fleet")]
+pub mod updating;
 pub mod video;
 
 use std::time::Duration;

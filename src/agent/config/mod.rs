@@ -203,7 +203,7 @@ pub struct Ota {
     pub schedule: Option<Schedule>,
     /// `shadow_s`: how long a new model looks on before it serves, 0 to 604,800 s; default 600 s.
     pub shadow: Duration,
-    /// `trial_s`: how long it serves before it is what the device goes back to, 5 to 604,800 s; default 1,800 s.
+    /// `trial_s`: how long it serves before it is what the device goes back to, 1 to 604,800 s; default 1,800 s.
     pub trial: Duration,
     /// `min_agreement`: the share of windows on which it must raise what the model before it raises, 0 to 1; default 0.8.
     pub min_agreement: f32,

@@ -25,7 +25,7 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>) -> Option<Ota> {
     let limit_bytes_per_s = s.optional("limit_kbps", kbps);
     let schedule = named_schedule(s, context);
     let shadow = s.or("shadow_s", Duration::from_secs(600), seconds(0..=604_800));
-    let trial = s.or("trial_s", Duration::from_secs(1800), seconds(5..=604_800));
+    let trial = s.or("trial_s", Duration::from_secs(1800), seconds(1..=604_800));
     let min_agreement = s.or("min_agreement", 0.8, fraction(0.0..=1.0));
     let max_alert_factor = s.or("max_alert_factor", 3, integer(1..=100, None));
     let max_model_bytes = s.or("max_model_mb", 500_000_000, megabytes(1..=4_000));

@@ -2,6 +2,7 @@
 
 use super::fault::Trouble;
 use super::judge::{ShadowSeen, TrialSeen};
+use super::prove::Found;
 use crate::agent::infer::Engine;
 use crate::agent::infer::manifest::Manifest;
 use crate::agent::infer::model::Model;
@@ -26,6 +27,8 @@ pub trait Bench: Send + Sync {
     fn fits(&self, manifest: &Manifest) -> Result<(), String>;
     /// Whether it can take over while capture goes on: it samples the same pixels at the same rate as what serves.
     fn is_hot(&self, manifest: &Manifest) -> bool;
+    /// Proves a model in a process of its own; `loaded` is called when it could be loaded there.
+    fn prove(&self, model: &Model, stop: &StopToken, loaded: &mut dyn FnMut()) -> Result<Found, Trouble>;
     /// Loads a model that has been proven.
     fn ready(&self, model: &Model, stop: &StopToken) -> Result<Ready, Trouble>;
     /// Lets it look at what the cameras see, beside what serves; nobody hears of it.

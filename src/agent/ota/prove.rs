@@ -19,6 +19,7 @@ use crate::agent::infer::onnx;
 use crate::base::child::{self, Bounds, ChildError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::Chain;
+use crate::base::fail_point;
 use crate::base::stop::StopToken;
 use crate::contract::update::{UpdateFault, UpdateReason};
 
@@ -161,6 +162,7 @@ fn proven(spec: &Spec, loaded: &mut dyn FnMut()) -> Result<Found, UpdateReason> 
         };
         no(fault, Chain(&e).to_string())
     })?;
+    fail_point::reach("prove");
     let m = model.manifest();
     let times = measure(m, &mut engine, (1, PASSES), &SystemClock::new())
         .map_err(|e| no(UpdateFault::BuildFailed, Chain(&e).to_string()))?;

@@ -162,6 +162,9 @@ impl Trust {
             .await;
         // What was verified before something was not is kept: the specification has it so, and an older one would pass later.
         self.keep_roots(&work, &seen).and_then(|()| self.copy_back(&work)).map_err(disk)?;
+        if let Some(kept_back) = seen.0.lock().expect("nothing panics under this lock").kept_back.take() {
+            return Err(kept_back);
+        }
         let repository = loaded.map_err(|e| Trouble::of_tuf(&e))?;
         let releases = releases(repository.targets().signed.targets.iter());
         let newest = releases.values().flatten().filter_map(|r| time(&r.facts.published)).max();
@@ -213,7 +216,7 @@ impl Trust {
             fs::read(work.join("root.json")).ok().and_then(|b| serde_json::from_slice::<Signed<Root>>(&b).ok());
         let Some(newest) = newest else { return Ok(()) };
         let mut seen = seen.0.lock().expect("nothing panics under this lock");
-        for (version, bytes) in std::mem::take(&mut *seen) {
+        for (version, bytes) in std::mem::take(&mut seen.fetched) {
             let path = self.root_path(version);
             if version <= newest.signed.version.get() && !path.exists() {
                 atomic_file::write(&path, &bytes)?;
@@ -265,7 +268,8 @@ impl Trust {
                 Err(e) => return Err(e),
             }
         }
-        fs::remove_dir_all(work)
+        // The copy stays until the next look: `tough` asks it for the time with every target.
+        Ok(())
     }
 }
 
@@ -299,7 +303,14 @@ fn releases<'a>(targets: impl Iterator<Item = (&'a TargetName, &'a Target)>) -> 
 
 /// Roots as they were fetched, by version.
 #[derive(Debug, Clone, Default)]
-struct Roots(Arc<Mutex<BTreeMap<u64, Vec<u8>>>>);
+struct Roots(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    fetched: BTreeMap<u64, Vec<u8>>,
+    /// A next root that is there and cannot be had: to `tough` it is none, and everything goes on as if nothing were newer.
+    kept_back: Option<Trouble>,
+}
 
 /// `tough`'s way to the repository.
 #[derive(Debug, Clone)]
@@ -311,16 +322,20 @@ struct Fetch {
 #[async_trait]
 impl Transport for Fetch {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
+        let file = url.path().rsplit('/').next().unwrap_or_default();
         let bytes = self.remote.whole(&url, METADATA_MAX_BYTES).await.map_err(|e| {
+            if file.ends_with(".root.json") && !matches!(e, RemoteError::NotFound { .. }) {
+                let mut seen = self.roots.0.lock().expect("nothing panics under this lock");
+                seen.kept_back = Some(Trouble::of_remote(&e));
+            }
             let kind = match &e {
                 RemoteError::NotFound { .. } => TransportErrorKind::FileNotFound,
                 _ => TransportErrorKind::Other,
             };
             TransportError::new_with_cause(kind, url.as_str(), e)
         })?;
-        let file = url.path().rsplit('/').next().unwrap_or_default();
         if let Some(version) = file.strip_suffix(".root.json").and_then(|v| v.parse().ok()) {
-            self.roots.0.lock().expect("nothing panics under this lock").insert(version, bytes.clone());
+            self.roots.0.lock().expect("nothing panics under this lock").fetched.insert(version, bytes.clone());
         }
         Ok(Box::pin(futures_util::stream::iter([Ok(Bytes::from(bytes))])))
     }

@@ -21,11 +21,10 @@ use super::fault::Trouble;
 use super::fetch;
 use super::judge::{self, Policy, Verdict};
 use super::ledger::{Attempt, Ledger};
-use super::prove::{self, Spec};
 use super::remote::Remote;
 use super::slots::Slots;
 use super::trust::{Listing, Trust};
-use super::updates::{UpdateError, Updates};
+use super::updates::{Now, UpdateError, Updates};
 use crate::agent::config::Ota;
 use crate::agent::incident::arming::Arming;
 use crate::agent::infer::model::Model;
@@ -55,14 +54,10 @@ pub struct Parts {
     pub dir: PathBuf,
     /// The model that came with the package.
     pub factory: PathBuf,
-    /// How models run on this device: precision, threads, ONNX Runtime's library.
-    pub runs: (String, usize, Option<PathBuf>),
     /// Cameras that are classified.
     pub cameras: usize,
     /// Classes of hardware that this device counts as.
     pub hardware: Vec<String>,
-    /// This program, for the child that proves.
-    pub program: PathBuf,
     /// This boot of the kernel.
     pub boot: String,
     /// Where models look and serve.
@@ -100,11 +95,11 @@ impl Updater {
     pub fn run(mut self) {
         self.collect();
         while !self.updates.has_ended() {
-            let (ledger, stop, cancelled) = self.updates.now();
+            let Now { ledger, step: stop, cancelled, asked } = self.updates.now();
             let Some(attempt) = ledger.attempt.clone() else {
                 self.ready = None;
                 let wait = self.watch(&ledger, &stop);
-                self.updates.wait(wait);
+                self.updates.wait(wait, asked);
                 continue;
             };
             let done = if cancelled { self.call_off(&attempt) } else { self.advance(&attempt, &stop) };
@@ -120,12 +115,12 @@ impl Updater {
                         log::warn!("release {} waits: {why}", attempt.report.release);
                     }
                     self.updates.note(id, |report| report.waiting = Some(why));
-                    self.updates.wait(self.backoff.next_delay());
+                    self.updates.wait(self.backoff.next_delay(), asked);
                 }
                 Err(Trouble::Fault(reason)) => {
                     if let Err(e) = self.give_up(&attempt, reason) {
                         log::error!("{}", Chain(&e));
-                        self.updates.wait(self.backoff.next_delay());
+                        self.updates.wait(self.backoff.next_delay(), asked);
                     }
                 }
             }
@@ -206,7 +201,7 @@ impl Updater {
     /// What a look says of the repository itself. Of a USB stick nothing is said: it is gone tomorrow.
     fn judge_the_way(&self, looked: &Result<Listing, Trouble>, stick: bool) -> Result<(), Trouble> {
         let frozen = |words: String| Some(UpdateReason { fault: UpdateFault::IndefiniteFreeze, words });
-        let (ledger, ..) = self.updates.now();
+        let ledger = self.updates.now().ledger;
         let trouble = match looked {
             Ok(_) => None,
             Err(Trouble::Stopped) => return Ok(()),
@@ -262,11 +257,12 @@ impl Updater {
 
     fn fetch(&mut self, attempt: &Attempt, stop: &StopToken) -> Result<(), Trouble> {
         self.window_is_open()?;
-        let (ledger, ..) = self.updates.now();
+        let ledger = self.updates.now().ledger;
         let (listing, remote) = self.look(&ledger, attempt.from_dir.as_ref(), stop)?;
         let release = listing.release(attempt.report.release)?.clone();
         let mut refused = None;
         self.step("downloading", attempt, |ledger, now| match ledger.identify(&release) {
+            Ok(()) if attempt.report.state == UpdateState::Downloading => None,
             Ok(()) => ledger.advance(UpdateState::Downloading, now),
             Err(reason) => {
                 refused = Some(reason);
@@ -329,23 +325,12 @@ impl Updater {
         if attempt.report.state != UpdateState::Building {
             self.to(attempt, UpdateState::Building)?;
         }
-        let (precision, threads, onnxruntime) = self.parts.runs.clone();
-        let spec = Spec {
-            dir: self.slots.path(&slot.digest),
-            digest: slot.digest.clone(),
-            precision,
-            threads,
-            onnxruntime,
-            memory_bytes: self.parts.config.proof_memory_bytes,
-        };
         let mut loaded = || {
             if let Err(e) = self.to(attempt, UpdateState::Proving) {
                 log::warn!("{e}");
             }
         };
-        let within = self.parts.config.proof_within;
-        let clock = Arc::clone(&self.parts.clock);
-        let found = prove::prove(&self.parts.program, &spec, within, (clock.as_ref(), stop), &mut loaded)?;
+        let found = self.parts.bench.prove(&model, stop, &mut loaded)?;
         let ready = self.parts.bench.ready(&model, stop)?;
         let (frame_ms, budget_ms) = (ready.frame_ms.unwrap_or(found.frame_ms), self.budget_ms(m.sample_fps));
         self.figures(attempt, |f| {
@@ -500,39 +485,35 @@ impl Updater {
     ) -> Result<(), Trouble> {
         self.parts.bench.end_shadow();
         self.ready = None;
-        self.step(place, attempt, change)?;
         if attempt.report.state == UpdateState::Trial {
-            self.take_back()?;
+            self.updates.step_back(place, attempt.report.id, change, || self.take_back())?;
+        } else {
+            self.step(place, attempt, change)?;
         }
         self.collect();
         Ok(())
     }
 
     /// What was committed serves again; if it cannot, what served before, and at last what came with the package.
-    fn take_back(&self) -> Result<(), Trouble> {
-        let (ledger, ..) = self.updates.now();
+    fn take_back(&self) {
+        let ledger = self.updates.now().ledger;
         let slots = [&ledger.current, &ledger.previous].into_iter().flatten();
         let opened = slots
             .map(|s| self.slots.open(&s.digest))
             .chain([Model::open(&self.parts.factory).map_err(|e| Trouble::Wait(Chain(&e).to_string()))]);
-        let mut last = None;
         for model in opened {
             match model.and_then(|model| self.parts.bench.take_back(&model)) {
-                Ok(()) => return Ok(()),
-                Err(e) => {
-                    log::error!("{e}");
-                    last = Some(e);
-                }
+                Ok(()) => return,
+                Err(e) => log::error!("{e}"),
             }
         }
         // A start finds its way by the same ledger.
         self.parts.bench.restart();
-        Err(last.unwrap_or(Trouble::Stopped))
     }
 
     /// Deletes what nobody needs any more.
     fn collect(&self) {
-        let (ledger, ..) = self.updates.now();
+        let ledger = self.updates.now().ledger;
         let incoming = ledger.attempt.as_ref().and_then(|a| a.slot.as_ref()).map(|s| s.digest.as_str());
         if let Err(e) = self.slots.keep_only(&ledger.keeps(), incoming) {
             log::warn!("models that are not needed any more were not deleted: {e}");

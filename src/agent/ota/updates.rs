@@ -42,6 +42,21 @@ struct Inner {
     /// Somebody has called off what is under way.
     cancelled: bool,
     ended: bool,
+    /// Grows with whatever is asked: nothing that was asked since is waited away.
+    asked: u64,
+    /// What is being taken back: it is told as over when what was proven serves.
+    taken_back: Option<UpdateReport>,
+}
+
+/// The ledger as it is, and what is asked.
+pub(super) struct Now {
+    pub ledger: Ledger,
+    /// Ends the step that is about to be taken.
+    pub step: StopToken,
+    /// Somebody has called off what is under way.
+    pub cancelled: bool,
+    /// For [`Updates::wait`].
+    pub asked: u64,
 }
 
 /// See the module's doc. Cheap to clone.
@@ -65,7 +80,8 @@ impl Updates {
         hardware: Vec<String>,
         (bench, journal, clock): (Arc<dyn Bench>, Arc<dyn Journal>, Arc<dyn Clock>),
     ) -> Updates {
-        let inner = Inner { ledger, step: StopToken::new(), cancelled: false, ended: false };
+        let inner =
+            Inner { ledger, step: StopToken::new(), cancelled: false, ended: false, asked: 0, taken_back: None };
         let (inner, changed) = (Mutex::new(inner), Condvar::new());
         let updates = Updates(Arc::new(Shared { path, inner, changed, hardware, bench, journal, clock }));
         updates.tell();
@@ -92,6 +108,7 @@ impl Updates {
                 // What was under way is another's.
                 std::mem::replace(&mut inner.step, StopToken::new()).stop();
                 inner.cancelled = false;
+                inner.asked += 1;
                 drop(inner);
                 reports.iter().for_each(|r| self.0.journal.step(r));
                 self.0.changed.notify_all();
@@ -111,6 +128,7 @@ impl Updates {
             return Err(UpdateError::Nothing(format!("release {under_way} is on its way, and no other")));
         }
         inner.cancelled = true;
+        inner.asked += 1;
         inner.step.stop();
         drop(inner);
         self.0.changed.notify_all();
@@ -120,13 +138,18 @@ impl Updates {
     /// How it stands.
     pub fn status(&self) -> UpdateStatus {
         let inner = self.lock();
-        self.status_of(&inner.ledger)
+        let status = self.status_of(&inner.ledger);
+        match &inner.taken_back {
+            Some(update) => UpdateStatus { update: Some(update.clone()), ..status },
+            None => status,
+        }
     }
 
     /// The updater ends.
     pub fn end(&self) {
         let mut inner = self.lock();
         inner.ended = true;
+        inner.asked += 1;
         inner.step.stop();
         drop(inner);
         self.0.changed.notify_all();
@@ -149,19 +172,16 @@ impl Updates {
         self.lock().ended
     }
 
-    /// The ledger, what ends the step that is about to be taken, and whether somebody has called off what is under way.
-    pub(super) fn now(&self) -> (Ledger, StopToken, bool) {
+    /// What is so now.
+    pub(super) fn now(&self) -> Now {
         let inner = self.lock();
-        (inner.ledger.clone(), inner.step.clone(), inner.cancelled)
+        Now { ledger: inner.ledger.clone(), step: inner.step.clone(), cancelled: inner.cancelled, asked: inner.asked }
     }
 
-    /// Waits until something is asked, at most so long.
-    pub(super) fn wait(&self, d: Duration) {
-        let inner = self.lock();
-        if !inner.ended && !inner.cancelled {
-            let (_inner, _timeout) =
-                self.0.changed.wait_timeout(inner, d).expect("nothing panics while it holds the ledger");
-        }
+    /// Waits until something is asked that was not asked before, at most so long.
+    pub(super) fn wait(&self, d: Duration, before: u64) {
+        let waited = self.0.changed.wait_timeout_while(self.lock(), d, |inner| inner.asked == before);
+        drop(waited.expect("nothing panics while it holds the ledger"));
     }
 
     /// Changes the ledger: on the disk first, then here. `place` names the change for the tests of power cuts. Nothing is
@@ -172,6 +192,41 @@ impl Updates {
         of: Uuid,
         change: impl FnOnce(&mut Ledger, Wall) -> Option<UpdateReport>,
     ) -> Result<bool, UpdateError> {
+        let (still, report) = self.put_down(place, of, change)?;
+        if let Some(report) = report {
+            self.0.journal.step(&report);
+        }
+        Ok(still)
+    }
+
+    /// The same of a model that has served and is taken back: it is told when `in_fact` is done, and not before.
+    pub(super) fn step_back(
+        &self,
+        place: &str,
+        of: Uuid,
+        change: impl FnOnce(&mut Ledger, Wall) -> Option<UpdateReport>,
+        in_fact: impl FnOnce(),
+    ) -> Result<bool, UpdateError> {
+        self.lock().taken_back = self.status().update;
+        let put_down = self.put_down(place, of, change);
+        if put_down.is_ok() {
+            in_fact();
+        }
+        self.lock().taken_back = None;
+        self.tell();
+        let (still, report) = put_down?;
+        if let Some(report) = report {
+            self.0.journal.step(&report);
+        }
+        Ok(still)
+    }
+
+    fn put_down(
+        &self,
+        place: &str,
+        of: Uuid,
+        change: impl FnOnce(&mut Ledger, Wall) -> Option<UpdateReport>,
+    ) -> Result<(bool, Option<UpdateReport>), UpdateError> {
         fail_point::reach(&format!("{place}.before"));
         let mut still = false;
         let report = self.change(|ledger, now| {
@@ -184,11 +239,7 @@ impl Updates {
             // What was called off is over.
             (inner.cancelled, inner.step) = (false, StopToken::new());
         }
-        drop(inner);
-        if let Some(report) = report {
-            self.0.journal.step(&report);
-        }
-        Ok(still)
+        Ok((still, report))
     }
 
     /// Changes what is known of the repository.

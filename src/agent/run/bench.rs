@@ -23,6 +23,7 @@ use crate::agent::infer::model::Model;
 use crate::agent::ota::bench::{Bench, Journal, Ready};
 use crate::agent::ota::fault::Trouble;
 use crate::agent::ota::judge::{ShadowSeen, TrialSeen};
+use crate::agent::ota::prove::{self, Found, Spec};
 use crate::agent::ota::updater::{Parts, Updater};
 use crate::agent::ota::updates::Updates;
 use crate::agent::store::Store;
@@ -41,6 +42,9 @@ const SWITCH_WITHIN: Duration = Duration::from_secs(20);
 /// What takes over again looks on until its windows are full, and at most so long.
 const WARM_WITHIN: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// By the link, not by what it names: after an upgrade that is another program, or none.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Makes the engine that a model can always have.
 pub type Load = Arc<dyn Fn(&Model) -> Result<Engine, LoadError> + Send + Sync>;
@@ -85,7 +89,7 @@ impl Workbench {
         }
         let mut hardware = hardware_classes(Path::new("/"));
         hardware.extend(ota.hardware.iter().cloned());
-        let m = self.config.model.clone();
+        let factory = self.config.model.dir.clone();
         let (clock, state_dir) = (self.clock.clone(), self.config.paths.state_dir.clone());
         let cameras = self.config.cameras.iter().filter(|c| c.classify).count();
         let journal = Arc::new(UpdateJournal { store: self.store.clone(), health: self.health.clone() });
@@ -97,12 +101,9 @@ impl Workbench {
         let parts = Parts {
             config: ota,
             dir: models_dir(&state_dir),
-            factory: m.dir,
-            runs: (m.precision.to_string(), m.threads, m.onnxruntime),
+            factory,
             cameras,
             hardware,
-            // By the link, not by what it names: after an upgrade that is another program, or none.
-            program: "/proc/self/exe".into(),
             boot,
             bench,
             journal,
@@ -197,6 +198,20 @@ impl Bench for Workbench {
     fn is_hot(&self, manifest: &Manifest) -> bool {
         let now = self.serving.now().manifest;
         now.sample_fps == manifest.sample_fps && now.pixels == manifest.pixels
+    }
+
+    fn prove(&self, model: &Model, stop: &StopToken, loaded: &mut dyn FnMut()) -> Result<Found, Trouble> {
+        let ota = self.config.ota.as_ref().expect("asked only where the config has it");
+        let m = &self.config.model;
+        let spec = Spec {
+            dir: model.dir().to_owned(),
+            digest: model.reference().digest,
+            precision: m.precision.to_string(),
+            threads: m.threads,
+            onnxruntime: m.onnxruntime.clone(),
+            memory_bytes: ota.proof_memory_bytes,
+        };
+        prove::prove(Path::new(THIS_PROGRAM), &spec, ota.proof_within, (self.clock.as_ref(), stop), loaded)
     }
 
     fn ready(&self, model: &Model, stop: &StopToken) -> Result<Ready, Trouble> {

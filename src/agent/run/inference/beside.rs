@@ -42,7 +42,8 @@ pub struct Beside {
 /// When a camera gave a window, of what serves and of what looks on.
 #[derive(Default)]
 struct Seen {
-    serving: Option<Mono>,
+    /// With what its last window raised.
+    serving: Option<(Mono, Option<String>)>,
     beside: Option<Mono>,
 }
 
@@ -65,7 +66,8 @@ impl Beside {
         for (of_serving, of_beside) in served.iter().zip(looked) {
             let of_serving = of_serving.as_ref().ok().and_then(Option::as_ref);
             if let Some(score) = of_serving {
-                self.cameras.entry(score.camera.clone()).or_default().serving = Some(now);
+                let raised = raised(&self.classes, &self.thresholds.1, score);
+                self.cameras.entry(score.camera.clone()).or_default().serving = Some((now, raised));
             }
             let score = match of_beside {
                 Ok(Some(score)) => score,
@@ -76,14 +78,15 @@ impl Beside {
                     continue;
                 }
             };
-            self.cameras.entry(score.camera.clone()).or_default().beside = Some(now);
-            if let Some(serving) = of_serving {
-                let raised = |classes: &[String], thresholds: &Thresholds, score: &Score| {
-                    raised(classes, thresholds, score).map(str::to_owned)
-                };
+            let of_camera = self.cameras.entry(score.camera.clone()).or_default();
+            of_camera.beside = Some(now);
+            // Their windows need not end with the same frame: the last one that serves is held against this one.
+            if let Some((at, served)) = &of_camera.serving
+                && now.since(*at) < ALIVE
+            {
                 let own = raised(&self.model.manifest.classes, &self.thresholds.0, &score);
                 seen.windows += 1;
-                seen.agreed += u64::from(own == raised(&self.classes, &self.thresholds.1, serving));
+                seen.agreed += u64::from(own == *served);
             }
             let steps = self.machine.step(now, Input::Score(score), &mut Uuid::now_v7);
             seen.incidents += steps.iter().filter(|t| matches!(t, Transition::Opened(_))).count() as u64;
@@ -94,19 +97,19 @@ impl Beside {
 
     /// Whether every camera of which the serving model makes windows has given one here too.
     fn is_warm(&self, now: Mono) -> bool {
-        let alive = |seen: &&Seen| seen.serving.is_some_and(|at| now.since(at) < ALIVE);
+        let alive = |seen: &&Seen| seen.serving.as_ref().is_some_and(|(at, _)| now.since(*at) < ALIVE);
         let mut serving = self.cameras.values().filter(alive).peekable();
         serving.peek().is_some() && serving.all(|seen| seen.beside.is_some())
     }
 }
 
 /// The class that a window raises by itself, if it does.
-fn raised<'a>(classes: &'a [String], thresholds: &Thresholds, score: &Score) -> Option<&'a str> {
+fn raised(classes: &[String], thresholds: &Thresholds, score: &Score) -> Option<String> {
     let above = classes
         .iter()
         .zip(score.probabilities.iter())
         .filter(|(class, p)| *class != NORMAL && thresholds.of(&score.camera, class).is_some_and(|t| **p >= t));
-    above.max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class.as_str())
+    above.max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class.clone())
 }
 
 /// What the inference stage is asked to do before its next pass.
