@@ -414,29 +414,25 @@ fn notice_indirectly(release: u64, other: Option<&Told>, seen: &Seen, record: &m
 /// A device's counters: up to when the release serves, and from then on. Not at every heartbeat: each is a write.
 fn take_counters(seen: &Seen, moved: bool, record: &mut Record) {
     let Some(reading) = &seen.reading else { return };
+    if record.after.is_none() && record.offer.is_some() && moved {
+        let Some(state) = record.report.as_ref().map(|r| r.state) else { return };
+        let serves = matches!(state, UpdateState::Trial | UpdateState::Committed | UpdateState::RolledBack);
+        // The reading may be from after the switch, which is not seen in the same instant.
+        let since = seen.told.as_ref().and_then(|t| t.since);
+        if !serves || (state == UpdateState::Trial && reading.said < since) {
+            record.before.take(reading);
+        }
+        if serves {
+            record.after = Some(Meter::after(record.before.last.as_ref().unwrap_or(reading)));
+        }
+    }
     if let Some(after) = &mut record.after {
         let long = after.last.as_ref().is_none_or(|last| reading.uptime_s >= last.uptime_s + COUNTERS_EVERY_S);
         if after.restarts(reading) || long {
             after.take(reading);
         }
-        return;
-    }
-    if record.offer.is_none() || !moved {
-        return;
-    }
-    let Some(state) = record.report.as_ref().map(|r| r.state) else { return };
-    let serves = matches!(state, UpdateState::Trial | UpdateState::Committed | UpdateState::RolledBack);
-    // The reading may be from after the switch, which is not seen in the same instant.
-    let since = seen.told.as_ref().and_then(|t| t.since);
-    let from_before = state == UpdateState::Trial && reading.said < since;
-    if !serves || from_before {
-        record.before.take(reading);
-    }
-    if serves {
-        record.after = Some(Meter::after(record.before.last.as_ref().unwrap_or(reading)));
     }
 }
-
 
 #[cfg(test)]
 mod tests;
