@@ -13,7 +13,7 @@ mod engine;
 mod evaluate;
 mod frames;
 mod incidents;
-mod out;
+pub mod out;
 mod replay;
 mod run;
 mod status;

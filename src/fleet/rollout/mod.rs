@@ -13,17 +13,17 @@
 //! two may run at once. A command has the same id whoever sends it, however often. What is known of a device only grows:
 //! messages that come twice, late or in another order change nothing.
 
-//pub mod fleet;
+pub mod fleet;
 pub mod gates;
-//pub mod inventory;
-//pub mod manager;
+pub mod inventory;
+pub mod manager;
 pub mod observe;
 pub mod orders;
 pub mod plan;
-//pub mod settings;
+pub mod settings;
 pub mod state;
 pub mod statistics;
 pub mod step;
-//pub mod store;
-//pub mod tls;
-//pub mod view;
+pub mod store;
+pub mod tls;
+pub mod view;

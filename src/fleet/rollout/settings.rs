@@ -18,7 +18,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::tls::Files;
 
@@ -41,6 +42,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct Broker {
     /// `mqtts://host[:port]`
+    #[serde(deserialize_with = "url_of")]
     pub url: url::Url,
     /// PEM of the authority that signed the broker's certificate.
     pub ca_file: Option<PathBuf>,
@@ -82,6 +84,11 @@ impl State {
     pub fn files(&self) -> Files<'_> {
         Files { ca: self.ca_file.as_deref(), cert: self.cert_file.as_deref(), key: self.key_file.as_deref() }
     }
+}
+
+fn url_of<'de, D: Deserializer<'de>>(from: D) -> Result<url::Url, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|e| D::Error::custom(format!("{text:?} is no URL: {e}")))
 }
 
 /// Why there are no settings.

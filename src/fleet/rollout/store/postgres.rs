@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, IsolationLevel, NoTls, Transaction};
 
 use super::{Company, Entry, Store, StoreError, Stored, check_name};
@@ -130,8 +131,9 @@ impl Store for PostgresStore {
             }
             let insert = "INSERT INTO vedette_fleet.rollouts (id, version, entry, is_open, is_over, plan, head)
                           VALUES ($1, 1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-            let inserted = t.execute(insert, &[&entry.id, &json(&entry)?, &entry.open, &entry.over, &plan, &head]);
-            if inserted.await.map_err(failed_to_write)? == 0 {
+            let said = json(&entry)?;
+            let inserted = t.execute(insert, &[&entry.id, &said, &entry.open, &entry.over, &plan, &head]).await;
+            if inserted.map_err(failed_to_write)? == 0 {
                 return Err(StoreError::Exists(rollout.id.clone()));
             }
             write_records(&t, rollout, rollout.devices.keys()).await?;
@@ -153,8 +155,8 @@ impl Store for PostgresStore {
     async fn version(&self, id: &str) -> Result<u64, StoreError> {
         check_name(id)?;
         self.within(async |client| {
-            let row = client.query_opt("SELECT version FROM vedette_fleet.rollouts WHERE id = $1", &[&id]);
-            let row = row.await.map_err(failed_to_read)?.ok_or_else(|| StoreError::Missing(id.to_owned()))?;
+            let row = client.query_opt("SELECT version FROM vedette_fleet.rollouts WHERE id = $1", &[&id]).await;
+            let row = row.map_err(failed_to_read)?.ok_or_else(|| StoreError::Missing(id.to_owned()))?;
             Ok(row.get::<_, i64>(0).unsigned_abs())
         })
         .await
@@ -166,8 +168,8 @@ impl Store for PostgresStore {
             // One moment for both tables.
             let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
             let t = snapshot.start().await.map_err(failed_to_read)?;
-            let row = t.query_opt("SELECT version, plan, head FROM vedette_fleet.rollouts WHERE id = $1", &[&id]);
-            let row = row.await.map_err(failed_to_read)?.ok_or_else(|| StoreError::Missing(id.to_owned()))?;
+            let row = t.query_opt("SELECT version, plan, head FROM vedette_fleet.rollouts WHERE id = $1", &[&id]).await;
+            let row = row.map_err(failed_to_read)?.ok_or_else(|| StoreError::Missing(id.to_owned()))?;
             let records = "SELECT device, record FROM vedette_fleet.rollout_devices WHERE rollout = $1";
             let records = t.query(records, &[&id]).await.map_err(failed_to_read)?;
             t.commit().await.map_err(failed_to_read)?;
@@ -191,11 +193,10 @@ impl Store for PostgresStore {
             // The row is locked from here on: who comes second finds another version.
             let update = "UPDATE vedette_fleet.rollouts SET version = $3, entry = $4, is_open = $5, is_over = $6, head = $7
                           WHERE id = $1 AND version = $2";
-            let updated = t.execute(
-                update,
-                &[&rollout.id, &was, &is, &json(&entry)?, &entry.open, &entry.over, &head],
-            );
-            if updated.await.map_err(failed_to_write)? == 0 {
+            let said = json(&entry)?;
+            let values: [&(dyn ToSql + Sync); 7] = [&rollout.id, &was, &is, &said, &entry.open, &entry.over, &head];
+            let updated = t.execute(update, &values).await;
+            if updated.map_err(failed_to_write)? == 0 {
                 let there = "SELECT 1 FROM vedette_fleet.rollouts WHERE id = $1";
                 let there = t.query_opt(there, &[&rollout.id]).await.map_err(failed_to_read)?.is_some();
                 let id = rollout.id.clone();
