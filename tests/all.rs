@@ -25,6 +25,10 @@ mod layering;
 mod links;
 mod masks;
 mod metrics;
+#[cfg(feature = "fleet")]
+mod rollout;
+#[cfg(feature = "fleet")]
+mod rollout_store;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;
