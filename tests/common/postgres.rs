@@ -51,7 +51,7 @@ impl Postgres {
         let mut server = postgres.program("postgres");
         server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "fsync=off"]);
         server.args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("unix_socket_directories={}", shown(postgres.dir.path()))]);
-        settings.iter().for_each(|setting| drop(server.args(["-c", setting])));
+        server.args(settings.iter().flat_map(|setting| ["-c", setting]));
         let log = std::fs::File::create(postgres.dir.path().join("log")).expect("a writable directory");
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap_or_else(|e| panic!("{e}: {REMEDY}"));
         wait_for("the database", || {

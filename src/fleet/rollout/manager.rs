@@ -11,7 +11,7 @@
 //! Invariant: nothing is sent that does not follow from what is stored. A manager that is killed anywhere in this picture
 //! leaves either a state of which nothing was sent yet, which the next one sends, or the state before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,12 +57,14 @@ pub struct Manager {
     steady: Steady,
     /// As they were last loaded or stored.
     held: BTreeMap<String, Stored>,
+    /// Those of which it was said that they cannot be read.
+    unreadable: BTreeSet<String>,
 }
 
 impl Manager {
     /// One that has done nothing yet.
     pub fn new(store: Arc<dyn Store>, fleet: Arc<Fleet>, steady: Steady) -> Manager {
-        Manager { store, fleet, steady, held: BTreeMap::new() }
+        Manager { store, fleet, steady, held: BTreeMap::new(), unreadable: BTreeSet::new() }
     }
 
     /// Goes on until stopped, or until the one is settled. What cannot mend itself ends it; `shown` sees every round.
@@ -116,7 +118,14 @@ impl Manager {
                 let open: Vec<_> = open.map(|e| (e.id, e.version)).collect();
                 self.held.retain(|id, _| open.iter().any(|(open, _)| open == id));
                 for (id, version) in open {
-                    self.one(&id, version, shown).await?;
+                    match self.one(&id, version, shown).await {
+                        // One that cannot be read does not hold up the others.
+                        Err(e) if e.retry() == Retry::Never && self.unreadable.insert(id.clone()) => {
+                            log::error!("{id} is left alone: {}", Chain(&e));
+                        }
+                        Err(e) if e.retry() == Retry::Later => return Err(e),
+                        _ => {}
+                    }
                 }
                 Ok(false)
             }

@@ -62,7 +62,9 @@ impl PostgresStore {
         let mut config: Config = database.parse().map_err(|e| failed("understand the name of", e))?;
         let tls = tls::config(files)?.map(ForDatabase);
         match &tls {
-            Some(_) => drop(config.ssl_mode(SslMode::Require)),
+            Some(_) => {
+                config.ssl_mode(SslMode::Require);
+            }
             None if config.get_ssl_mode() == SslMode::Disable => {}
             None if config.get_ssl_mode() == SslMode::Prefer && config.get_hosts().iter().all(is_here) => {}
             None => return Err(StoreError::Plain),
