@@ -149,7 +149,9 @@ impl Stage {
     /// Waits until the manager has seen so many devices.
     fn met(&self, manager: &Running, devices: usize) {
         wait_for("the fleet", || {
-            let met = manager.fleet.with(|s| s.devices.values().filter(|d| d.online && d.updates && d.reading.is_some()).count());
+            let met = manager
+                .fleet
+                .with(|s| s.devices.values().filter(|d| d.online && d.updates && d.reading.is_some()).count());
             (met == devices).then_some(())
         });
     }
@@ -167,7 +169,8 @@ impl Stage {
             // What was offered in it takes real time.
             wait_for("the devices' steps", || {
                 let busy = self.rollout(name).devices.values().filter(|r| r.is_under_way()).count();
-                let hangs = self.fleet.devices.iter().filter(|d| d.report().is_some_and(|r| !r.state.is_final())).count();
+                let hangs =
+                    self.fleet.devices.iter().filter(|d| d.report().is_some_and(|r| !r.state.is_final())).count();
                 (busy == 0 || hangs > 0).then_some(())
             });
         }
@@ -287,7 +290,11 @@ fn a_broker_that_is_killed_amid_a_wave_costs_nothing() {
     stage.create("r", plan);
     stage.until(&manager, "r", |_| stage.fleet.touched() > 4);
     for forgets in [false, true] {
-        if forgets { stage.broker.restart_without_memory() } else { stage.broker.restart() }
+        if forgets {
+            stage.broker.restart_without_memory()
+        } else {
+            stage.broker.restart()
+        }
         wait_for("the manager's connection", || manager.fleet.with(|s| s.watching_since.is_some()).then_some(()));
         stage.met(&manager, 100);
         let before = stage.fleet.touched();
@@ -350,14 +357,31 @@ fn settings(dir: &Path, port: u16, state: &str) -> PathBuf {
 }
 
 const QUICK: &[&str] = &[
-    "start", "--release", "2", "--name", "r", "--detach", "--soak", "1s", "--settle", "1s", "--at-once", "8", "--wave", "20%",
-    "--wave", "100%", "--reach-within", "3s",
+    "start",
+    "--release",
+    "2",
+    "--name",
+    "r",
+    "--detach",
+    "--soak",
+    "1s",
+    "--settle",
+    "1s",
+    "--at-once",
+    "8",
+    "--wave",
+    "20%",
+    "--wave",
+    "100%",
+    "--reach-within",
+    "3s",
 ];
 
 /// A fleet in real time, whose devices take a step in so long.
 fn in_real_time(devices: usize, port: u16, step: Duration) -> Simulation {
     let way = Way { port, pki: None };
-    let fleet = Simulation::start(devices, &way, Arc::new(SystemClock::new()), |_| Scripted { script: Script::Commits, step });
+    let fleet =
+        Simulation::start(devices, &way, Arc::new(SystemClock::new()), |_| Scripted { script: Script::Commits, step });
     fleet.heartbeats_every(Duration::from_secs(1));
     fleet
 }
@@ -467,7 +491,20 @@ fn by_the_shipped_access_rules_a_manager_may_do_what_it_must_and_no_more() {
         ("vedette/v1/s9/nobody/cmd/x", true),
     ] {
         let mut publish = Command::new("mosquitto_pub");
-        publish.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1", "-t", topic, "-m", "{}"]);
+        publish.args([
+            "-V",
+            "mqttv5",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port.to_string(),
+            "-q",
+            "1",
+            "-t",
+            topic,
+            "-m",
+            "{}",
+        ]);
         publish.args(["--cafile", &file(&pki.file("ca.crt")), "--cert", &file(&ours.cert), "--key", &file(&ours.key)]);
         let said = String::from_utf8_lossy(&publish.output().unwrap().stderr).into_owned();
         assert_eq!(!said.contains("Not authorized"), may, "{topic}: {said}");

@@ -42,7 +42,9 @@ async fn suite(first: Arc<dyn Store>, second: Arc<dyn Store>) {
     let stored = second.load("one").await.unwrap();
     assert_eq!((stored.version, &stored.rollout), (1, &one));
     assert!(matches!(first.create(&one, Company::Beside).await, Err(StoreError::Exists(_))));
-    assert!(matches!(second.create(&rollout("two", 1, START), Company::Alone).await, Err(StoreError::Open(o)) if o == "one"));
+    assert!(
+        matches!(second.create(&rollout("two", 1, START), Company::Alone).await, Err(StoreError::Open(o)) if o == "one")
+    );
     let two = rollout("two", 0, START + Duration::from_secs(5));
     second.create(&two, Company::Beside).await.unwrap();
     let mut next = one.clone();
@@ -66,7 +68,10 @@ async fn suite(first: Arc<dyn Store>, second: Arc<dyn Store>) {
 
     // Names that are none, and those of nobody.
     for bad in ["", "a/b", "..", "a b", "ü", &"x".repeat(65)] {
-        assert!(matches!(first.create(&rollout(bad, 0, START), Company::Beside).await, Err(StoreError::Name(_))), "{bad}");
+        assert!(
+            matches!(first.create(&rollout(bad, 0, START), Company::Beside).await, Err(StoreError::Name(_))),
+            "{bad}"
+        );
         assert!(matches!(first.load(bad).await, Err(StoreError::Name(_))), "{bad}");
     }
     assert!(matches!(first.load("three").await, Err(StoreError::Missing(_))));
@@ -140,7 +145,8 @@ async fn postgresql_keeps_roll_outs() {
     tokio::spawn(connection);
     // The connection is cut under it: the next use makes another.
     let store = open().await;
-    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vedette-fleet rollout'";
+    let others =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vedette-fleet rollout'";
     client.execute(others, &[]).await.unwrap();
     let again = async || store.list().await.map(|l| l.len());
     let found = match again().await {

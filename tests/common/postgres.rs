@@ -41,7 +41,8 @@ impl Postgres {
 
     fn with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Postgres {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
         let postgres = Postgres { dir, programs: programs(), port };
         postgres.give_away();
         let data = postgres.data();
@@ -50,10 +51,20 @@ impl Postgres {
         postgres.give_away();
         let mut server = postgres.program("postgres");
         server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "fsync=off"]);
-        server.args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("unix_socket_directories={}", shown(postgres.dir.path()))]);
+        server.args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            &format!("unix_socket_directories={}", shown(postgres.dir.path())),
+        ]);
         server.args(settings.iter().flat_map(|setting| ["-c", setting]));
         let log = std::fs::File::create(postgres.dir.path().join("log")).expect("a writable directory");
-        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap_or_else(|e| panic!("{e}: {REMEDY}"));
+        server
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{e}: {REMEDY}"));
         wait_for("the database", || {
             let mut asked = postgres.program("pg_isready");
             asked.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);

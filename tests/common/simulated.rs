@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rumqttc::{
-    AsyncClient, Event, LastWill, MqttOptions, NetworkOptions, Packet, PublishOptions, QoS, Transport,
-};
+use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, NetworkOptions, Packet, PublishOptions, QoS, Transport};
 use serde::Serialize;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -16,7 +14,7 @@ use vedette::base::clock::{Clock, Wall};
 use vedette::base::stop::StopToken;
 use vedette::contract::alert::{ClockState, ModelRef};
 use vedette::contract::command::{Command, CommandOutcome, CommandReport, CommandState, CommandStatus, Order};
-use vedette::contract::heartbeat::{CameraHealth, Heartbeat, HealthReport, InferenceHealth, Timing};
+use vedette::contract::heartbeat::{CameraHealth, HealthReport, Heartbeat, InferenceHealth, Timing};
 use vedette::contract::state::{DeviceFacts, DeviceState, Origin, StateReason};
 use vedette::contract::topics::{Channel, DeviceTopics};
 use vedette::contract::update::{
@@ -222,7 +220,8 @@ impl Device {
         let mut state = self.state();
         let now = self.clock.wall();
         let minutes = (now.unix_ms() - state.counted.unix_ms()) as f64 / 60_000.0;
-        let serves_it = state.floods && state.status.update.as_ref().is_some_and(|u| Some(u.release) == state.status.current.release);
+        let serves_it = state.floods
+            && state.status.update.as_ref().is_some_and(|u| Some(u.release) == state.status.current.release);
         state.incidents += minutes * if serves_it { 20.0 } else { 1.0 / 120.0 };
         state.counted = now;
         let camera = CameraHealth { incidents: state.incidents as u64, ..CameraHealth::default() };
@@ -230,7 +229,11 @@ impl Device {
         let health = HealthReport {
             uptime_s: (now.unix_ms() - state.born.unix_ms()) as u64 / 1000,
             cameras: BTreeMap::from([("north".to_owned(), camera)]),
-            inference: Some(InferenceHealth { engine: "scripted".into(), frame_ms: timing, ..InferenceHealth::default() }),
+            inference: Some(InferenceHealth {
+                engine: "scripted".into(),
+                frame_ms: timing,
+                ..InferenceHealth::default()
+            }),
             ..HealthReport::default()
         };
         self.say(Channel::Heartbeat, &Heartbeat { origin: self.origin(state.session), health, outbox: None });
@@ -282,7 +285,8 @@ pub struct Simulation {
 impl Simulation {
     /// So many devices that serve release 1 and hear of others over this way.
     pub fn start(n: usize, way: &Way, clock: Arc<dyn Clock>, script: impl Fn(usize) -> Scripted) -> Simulation {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let stop = StopToken::new();
         let beat = watch::Sender::new(0);
         let devices = (0..n).map(|i| {
@@ -409,7 +413,9 @@ impl Life {
             state.session += 1;
             state.session
         };
-        let Ok((client, mut events)) = AsyncClient::builder(self.options(session)).capacity(1024).try_build() else { return };
+        let Ok((client, mut events)) = AsyncClient::builder(self.options(session)).capacity(1024).try_build() else {
+            return;
+        };
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => break,
@@ -454,14 +460,23 @@ impl Life {
         if let Some(pki) = &self.way.pki {
             let files = pki.device(&user, super::pki::NOW);
             let read = |path| std::fs::read(path).expect("just written");
-            options.set_transport(Transport::tls(pki.read("ca.crt"), Some((read(&files.cert), read(&files.key))), None));
+            options.set_transport(Transport::tls(
+                pki.read("ca.crt"),
+                Some((read(&files.cert), read(&files.key))),
+                None,
+            ));
         }
         let will = serde_json::to_vec(&self.device.birth(session, false)).expect("JSON");
         let topic = self.device.topics.topic(&Channel::State);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
-        options.set_last_will(LastWill::new(topic, will, QoS::AtLeastOnce, true, None)).set_keep_alive(60).set_clean_start(true);
+        options
+            .set_last_will(LastWill::new(topic, will, QoS::AtLeastOnce, true, None))
+            .set_keep_alive(60)
+            .set_clean_start(true);
+        // The client sets room aside for as many: by default 16 MB for each device.
+        options.set_outgoing_inflight_upper_limit(32);
         options
     }
 }
@@ -469,4 +484,3 @@ impl Life {
 fn model(release: u64) -> ModelRef {
     ModelRef { name: "m".into(), version: format!("{release}.0.0"), digest: format!("{release:064x}") }
 }
-

@@ -163,7 +163,11 @@ impl Here {
             tokio::spawn(async move { fleet.listen(&broker, &stop).await })
         };
         let mut manager = Manager::new(Arc::clone(&self.store), Arc::clone(&fleet), self.steady.clone());
-        let mut screen = Screen::new(std::io::stdout().is_terminal());
+        // Of several there is no one table: what happens comes line by line.
+        let mut screen = match which {
+            Which::One(_) => Screen::new(std::io::stdout().is_terminal()),
+            Which::All => Screen::events(),
+        };
         let (mut last, mut broken): (Option<Phase>, anyhow::Result<()>) = (None, Ok(()));
         let ended = {
             let shown = |rollout: &Rollout| {

@@ -41,7 +41,7 @@ const CHANNELS: [&str; 4] = ["state", "heartbeat", "update", "cmd/+/status"];
 /// Requests between us and the client.
 const REQUESTS: usize = 512;
 /// Commands that are on their way at once.
-const AT_ONCE: usize = 100;
+const AT_ONCE: u16 = 100;
 /// A broker that acknowledges nothing for so long is taken for gone.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A command that the broker has, and that no device has answered, is said again.
@@ -73,7 +73,9 @@ pub enum FleetError {
         why: String,
     },
     /// It lets us in and not listen.
-    #[error("the broker at {broker} does not let this user hear the devices ({why}): see `user fleet` in deploy/mosquitto/acl")]
+    #[error(
+        "the broker at {broker} does not let this user hear the devices ({why}): see `user fleet` in deploy/mosquitto/acl"
+    )]
     Deaf {
         /// Host and port.
         broker: String,
@@ -236,23 +238,31 @@ impl Fleet {
         }
     }
 
-    /// Sends what was not sent of late. What the broker does not take is said again another time; it is logged.
-    pub async fn send(&self, commands: &[Outgoing], release: u64, rollout: &str) {
+    /// Sends what was not sent of late; whether the broker has all of it. What it does not take is said again another time.
+    pub async fn send(&self, commands: &[Outgoing], release: u64, rollout: &str) -> bool {
         let (client, due) = {
             let (mut shared, now) = (self.shared(), self.steady.mono());
             if commands.is_empty() && !shared.said.is_empty() {
                 shared.said.retain(|_, again| *again > now);
             }
-            let Some(client) = shared.client.clone() else { return };
+            let Some(client) = shared.client.clone() else { return commands.is_empty() };
             let is_due = |c: &&Outgoing| shared.said.get(&c.id).is_none_or(|again| *again <= now);
             (client, commands.iter().filter(is_due).collect::<Vec<_>>())
         };
-        for some in due.chunks(AT_ONCE) {
+        let mut all = true;
+        for some in due.chunks(AT_ONCE.into()) {
             let mut notices = Vec::new();
             for command in some {
-                match client.try_publish_tracked(topic(command), self.payload(command, release, rollout), self.how(command)) {
+                match client.try_publish_tracked(
+                    topic(command),
+                    self.payload(command, release, rollout),
+                    self.how(command),
+                ) {
                     Ok(notice) => notices.push((command, notice)),
-                    Err(e) => log::debug!("{} waits: {e}", command.device),
+                    Err(e) => {
+                        log::debug!("{} waits: {e}", command.device);
+                        all = false;
+                    }
                 }
             }
             for (command, notice) in notices {
@@ -268,17 +278,18 @@ impl Fleet {
                     },
                     Ok(other) => {
                         log::debug!("a command to {} got {other:?}", command.device);
-                        return;
+                        return false;
                     }
                     Err(_) => {
                         log::warn!("the broker has acknowledged nothing for {} s", PATIENCE.as_secs());
-                        return;
+                        return false;
                     }
                 };
                 let at = self.steady.mono() + again;
                 self.shared().said.insert(command.id.clone(), at);
             }
         }
+        all
     }
 
     fn payload(&self, command: &Outgoing, release: u64, rollout: &str) -> Vec<u8> {
@@ -344,6 +355,8 @@ fn options(broker: &Broker) -> Result<MqttOptions, FleetError> {
         .set_keep_alive(30)
         .set_connect_timeout(Duration::from_secs(10))
         .set_clean_start(true)
+        // The client sets room aside for as many.
+        .set_outgoing_inflight_upper_limit(AT_ONCE)
         .set_max_packet_size(Some(MAX_INCOMING_BYTES));
     Ok(options)
 }

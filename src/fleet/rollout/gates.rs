@@ -211,7 +211,16 @@ impl<'a> Scope<'a> {
         let chance = poisson_tail(alerts, expected);
         let broken = devices > 0 && above >= several && chance < ALERTS_BY_CHANCE;
         let total = self.records.len() as u64;
-        Finding { gate: Gate::Alerts, wave: self.wave, bad: alerts, of: devices, total, limit: expected, chance, broken }
+        Finding {
+            gate: Gate::Alerts,
+            wave: self.wave,
+            bad: alerts,
+            of: devices,
+            total,
+            limit: expected,
+            chance,
+            broken,
+        }
     }
 
     fn latency(&self, ratio: f64, limit: f64) -> Finding {

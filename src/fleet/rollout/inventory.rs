@@ -55,7 +55,8 @@ struct Row {
 pub fn read(path: &Path) -> Result<BTreeMap<DeviceId, BTreeSet<String>>, InventoryError> {
     let unread = |source| InventoryError::Read { path: path.to_owned(), source };
     let mut devices = BTreeMap::new();
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_path(path).map_err(unread)?;
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_path(path).map_err(unread)?;
     let headers = reader.headers().map_err(unread)?.clone();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(unread)? {

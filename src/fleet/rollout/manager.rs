@@ -147,24 +147,24 @@ impl Manager {
                 Err(StoreError::Conflict(_)) => return Ok(false),
                 Err(e) => return Err(e),
             };
-            let last = held.rollout.head.history.last();
-            let new = rollout.head.history.iter().rev().take_while(|event| Some(*event) != last).collect::<Vec<_>>();
-            for event in new.into_iter().rev() {
-                log::info!("{id}: {}", event.what);
-            }
         }
         // Somebody may have ended it in this very moment.
-        if !commands.is_empty() && self.store.version(id).await? == version {
-            self.fleet.send(&commands, rollout.plan.release, id).await;
-        }
+        let unchanged = commands.is_empty() || self.store.version(id).await? == version;
+        let sent = unchanged && self.fleet.send(&commands, rollout.plan.release, id).await;
         shown(&rollout);
         self.held.insert(id.to_owned(), Stored { version, rollout });
-        Ok(settled && commands.is_empty())
+        Ok(settled && sent)
     }
 }
 
 /// Carries out what a person says; the roll-out as it is then. Devices hear of it from whoever carries the roll-out out.
-pub async fn tell(store: &dyn Store, steady: &Steady, id: &str, by: &str, order: &Order) -> Result<Rollout, ManagerError> {
+pub async fn tell(
+    store: &dyn Store,
+    steady: &Steady,
+    id: &str,
+    by: &str,
+    order: &Order,
+) -> Result<Rollout, ManagerError> {
     let mut tries = 0;
     loop {
         let held = store.load(id).await?;

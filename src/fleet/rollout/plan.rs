@@ -220,7 +220,8 @@ pub enum PlanError {
 impl Plan {
     /// Whether it can be carried out.
     pub fn check(&self) -> Result<(), PlanError> {
-        let Pace { at_once, offer_holds_s, settle_s, reach_within_s, end_within_s, attempts, retry_s, quorum } = self.pace;
+        let Pace { at_once, offer_holds_s, settle_s, reach_within_s, end_within_s, attempts, retry_s, quorum } =
+            self.pace;
         let Gates { failures, rollbacks, silent, silent_after_s, alerts, latency, slower } = self.gates;
         let long = LONGEST_S as f64;
         if self.release == 0 {

@@ -122,8 +122,7 @@ pub enum SettingsError {
 
 /// Reads and checks the file.
 pub fn load(path: &Path) -> Result<Settings, SettingsError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
     let settings: Settings = toml::from_str(&text)
         .map_err(|source| SettingsError::Parse { path: path.to_owned(), source: Box::new(source) })?;
     match wrong(&settings) {

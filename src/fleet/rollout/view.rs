@@ -90,8 +90,23 @@ pub struct EventView {
 
 /// The columns of a wave, in the order of a device's way.
 pub const STANDINGS: [&str; 17] = [
-    "waiting", "offered", "accepted", "downloading", "verified", "building", "proving", "shadow", "trial", "committed",
-    "rolled_back", "refused", "cancelled", "rejected", "no_answer", "called_off", "later",
+    "waiting",
+    "offered",
+    "accepted",
+    "downloading",
+    "verified",
+    "building",
+    "proving",
+    "shadow",
+    "trial",
+    "committed",
+    "rolled_back",
+    "refused",
+    "cancelled",
+    "rejected",
+    "no_answer",
+    "called_off",
+    "later",
 ];
 
 /// A standing's word.
@@ -141,7 +156,11 @@ pub fn view(rollout: &Rollout) -> View {
         gates_at: head.findings_at.map(Wall::rfc3339),
         failures: devices.iter().filter_map(|(id, r)| Some((id.clone(), failed(r)?))).collect(),
         waiting: devices.iter().filter_map(|(id, r)| Some((id.clone(), waits(r)?))).collect(),
-        history: head.history.iter().map(|Event { at, what }| EventView { at: at.rfc3339(), what: what.clone() }).collect(),
+        history: head
+            .history
+            .iter()
+            .map(|Event { at, what }| EventView { at: at.rfc3339(), what: what.clone() })
+            .collect(),
     }
 }
 

@@ -140,7 +140,8 @@ impl FromStr for Seconds {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let no = || format!("{text:?} is no time such as 90s, 15m, 4h or 2d");
-        let (digits, unit) = text.split_at(text.len().checked_sub(1).filter(|i| text.is_char_boundary(*i)).ok_or_else(no)?);
+        let (digits, unit) =
+            text.split_at(text.len().checked_sub(1).filter(|i| text.is_char_boundary(*i)).ok_or_else(no)?);
         let each = match unit {
             "s" => 1,
             "m" => 60,

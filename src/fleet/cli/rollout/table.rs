@@ -7,36 +7,51 @@ use crate::base::clock::Wall;
 use crate::contract::command;
 use crate::fleet::rollout::state::{Hold, Phase};
 use crate::fleet::rollout::store::Entry;
-use crate::fleet::rollout::view::{STANDINGS, View};
+use crate::fleet::rollout::view::{EventView, STANDINGS, View};
 
 /// So many kinds of failure, and so many events: a table is to fit a terminal.
 const AT_MOST: usize = 8;
 
 /// Where tables go.
 pub struct Screen {
-    live: bool,
+    kind: Kind,
     /// Lines of the table that is there.
     drawn: usize,
-    /// The latest event that was printed, where no table is.
-    printed: Option<(String, String)>,
+    /// The latest event of each roll-out that was printed, where no table is drawn in place.
+    printed: BTreeMap<String, EventView>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A terminal: in place.
+    Live,
+    /// A table whenever something has happened.
+    Tables,
+    /// A line for what has happened.
+    Events,
 }
 
 impl Screen {
     /// `live`: a terminal.
     pub fn new(live: bool) -> Screen {
-        Screen { live, drawn: 0, printed: None }
+        Screen { kind: if live { Kind::Live } else { Kind::Tables }, drawn: 0, printed: BTreeMap::new() }
+    }
+
+    /// A line for whatever happens, in any roll-out.
+    pub fn events() -> Screen {
+        Screen { kind: Kind::Events, drawn: 0, printed: BTreeMap::new() }
     }
 
     /// Whether it is drawn in place.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.kind == Kind::Live
     }
 
     /// Shows how a roll-out stands.
     pub fn show(&mut self, view: &View, now: Wall, trouble: Option<&str>) -> anyhow::Result<()> {
         let mut out = Out::new();
-        let lines = lines(view, now, trouble);
-        if self.live {
+        if self.is_live() {
+            let lines = lines(view, now, trouble);
             let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
             // One write: a table that is half drawn flickers.
             let body: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
@@ -44,12 +59,17 @@ impl Screen {
             self.drawn = lines.len();
             return Ok(());
         }
-        let Some(event) = view.history.last() else { return Ok(()) };
-        let latest = Some((view.id.clone(), format!("{} {}", event.at, event.what)));
-        if self.printed != latest {
-            self.printed = latest;
-            lines.iter().try_for_each(|line| out.line(line))?;
+        let Some(latest) = view.history.last() else { return Ok(()) };
+        let before = self.printed.insert(view.id.clone(), latest.clone());
+        if before.as_ref() == Some(latest) {
+            return Ok(());
         }
+        if self.kind == Kind::Tables {
+            return Ok(lines(view, now, trouble).iter().try_for_each(|line| out.line(line))?);
+        }
+        let new = view.history.iter().rev().take_while(|event| Some(*event) != before.as_ref());
+        let new: Vec<_> = new.take(if before.is_some() { usize::MAX } else { 1 }).collect();
+        new.iter().rev().try_for_each(|event| out.line(format_args!("{}  {}  {}", event.at, view.id, event.what)))?;
         Ok(())
     }
 }
@@ -122,7 +142,13 @@ fn left(until: Wall, now: Wall) -> String {
 
 fn waves(view: &View) -> Vec<String> {
     let used: Vec<_> = STANDINGS.into_iter().filter(|s| view.waves.iter().any(|w| w.counts.contains_key(s))).collect();
-    let mut rows = vec![["wave", "who", "soak", "devices"].into_iter().chain(used.iter().copied()).map(String::from).collect::<Vec<_>>()];
+    let mut rows = vec![
+        ["wave", "who", "soak", "devices"]
+            .into_iter()
+            .chain(used.iter().copied())
+            .map(String::from)
+            .collect::<Vec<_>>(),
+    ];
     for wave in &view.waves {
         let at = if wave.wave == view.wave && view.phase.is_open() { ">" } else { "" };
         let mut row = vec![format!("{at}{}", wave.wave), wave.who.clone(), span(wave.soak_s), wave.devices.to_string()];

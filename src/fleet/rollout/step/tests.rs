@@ -366,13 +366,24 @@ fn a_broker_that_has_forgotten_everybody_finishes_nothing() {
 #[derive(Debug, Clone)]
 enum Op {
     /// A manager steps, stores, and sends so many of its commands before it is killed.
-    Step { manager: bool, sends: usize },
+    Step {
+        manager: bool,
+        sends: usize,
+    },
     /// A manager is started anew and knows nothing.
-    Restart { manager: bool },
+    Restart {
+        manager: bool,
+    },
     /// A manager hears of a device: as it is, or as it was.
-    Hear { manager: bool, device: usize, stale: bool },
+    Hear {
+        manager: bool,
+        device: usize,
+        stale: bool,
+    },
     /// A manager hears of all.
-    HearAll { manager: bool },
+    HearAll {
+        manager: bool,
+    },
     /// Time passes.
     Minutes(u64),
     /// A device goes or comes.
@@ -400,7 +411,12 @@ fn op() -> impl Strategy<Value = Op> {
 fn script() -> impl Strategy<Value = Script> {
     use Script as S;
     let bad = prop_oneof![
-        Just(S::Refuses), Just(S::RollsBack), Just(S::Floods), Just(S::Slows), Just(S::Hangs), Just(S::Rejects)
+        Just(S::Refuses),
+        Just(S::RollsBack),
+        Just(S::Floods),
+        Just(S::Slows),
+        Just(S::Hangs),
+        Just(S::Rejects)
     ];
     prop_oneof![6 => Just(S::Commits), 1 => bad]
 }

@@ -162,10 +162,9 @@ impl StoreError {
     /// Whether the same may succeed later.
     pub fn retry(&self) -> Retry {
         match self {
-            StoreError::Conflict(_)
-            | StoreError::Disk { .. }
-            | StoreError::Database { .. }
-            | StoreError::Silent(_) => Retry::Later,
+            StoreError::Conflict(_) | StoreError::Disk { .. } | StoreError::Database { .. } | StoreError::Silent(_) => {
+                Retry::Later
+            }
             _ => Retry::Never,
         }
     }

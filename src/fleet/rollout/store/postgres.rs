@@ -193,7 +193,8 @@ impl Store for PostgresStore {
         self.within(async |client| {
             let t = client.transaction().await.map_err(failed_to_write)?;
             // The row is locked from here on: who comes second finds another version.
-            let update = "UPDATE vedette_fleet.rollouts SET version = $3, entry = $4, is_open = $5, is_over = $6, head = $7
+            let update =
+                "UPDATE vedette_fleet.rollouts SET version = $3, entry = $4, is_open = $5, is_over = $6, head = $7
                           WHERE id = $1 AND version = $2";
             let said = json(&entry)?;
             let values: [&(dyn ToSql + Sync); 7] = [&rollout.id, &was, &is, &said, &entry.open, &entry.over, &head];
