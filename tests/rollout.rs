@@ -1,5 +1,6 @@
 //! Roll-outs over a real Mosquitto to fleets of simulated devices, by managers in this process (whose time is the test's) and
 //! by the program itself (which is killed).
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! One suite for everything that keeps roll-outs, and what each of them promises beyond it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

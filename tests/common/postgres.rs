@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -14,6 +14,7 @@ const REMEDY: &str = "these tests need a real database: apt-get install postgres
 
 /// A running server; ends with its value.
 pub struct Postgres {
+    server: Option<Child>,
     dir: TempDir,
     programs: PathBuf,
     port: u16,
@@ -43,7 +44,7 @@ impl Postgres {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
-        let postgres = Postgres { dir, programs: programs(), port };
+        let mut postgres = Postgres { server: None, dir, programs: programs(), port };
         postgres.give_away();
         let data = postgres.data();
         run(postgres.program("initdb").args(["-A", "trust", "-U", "vedette", "--no-sync", "-D"]).arg(&data));
@@ -59,12 +60,8 @@ impl Postgres {
         ]);
         server.args(settings.iter().flat_map(|setting| ["-c", setting]));
         let log = std::fs::File::create(postgres.dir.path().join("log")).expect("a writable directory");
-        server
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{e}: {REMEDY}"));
+        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        postgres.server = Some(server.spawn().unwrap_or_else(|e| panic!("{e}: {REMEDY}")));
         wait_for("the database", || {
             let mut asked = postgres.program("pg_isready");
             asked.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
@@ -104,7 +101,9 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let mut stop = self.program("pg_ctl");
         stop.args(["stop", "-s", "-m", "immediate", "-D"]).arg(self.data());
-        stop.status().map(drop).unwrap_or(());
+        if let (Ok(_), Some(mut server)) = (stop.status(), self.server.take()) {
+            server.wait().map(drop).unwrap_or(());
+        }
     }
 }
 

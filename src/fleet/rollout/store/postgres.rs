@@ -27,7 +27,7 @@ use crate::fleet::rollout::tls::{self, Files, ForDatabase};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Held while roll-outs are created and the tables are brought up to date: any number that nobody else uses.
-const LOCK: i64 = 0x7665_6465_7474_65;
+const LOCK: i64 = 0x0076_6564_6574_7465;
 
 /// One step for each version of the tables. Only ever appended to.
 const MIGRATIONS: &[&str] = &["
