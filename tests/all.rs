@@ -35,6 +35,10 @@ mod ota_attacks;
 mod ota_cuts;
 #[cfg(feature = "fleet")]
 mod ota_trials;
+#[cfg(feature = "fleet")]
+mod rollout;
+#[cfg(feature = "fleet")]
+mod rollout_store;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;

@@ -22,6 +22,8 @@ packages=(
     gstreamer1.0-libav gstreamer1.0-tools
     # demo and tests: a real broker, a real RTSP server, video to look at and tools to look with
     mosquitto mosquitto-clients gir1.2-gst-rtsp-server-1.0 python3-gi ffmpeg openssl nftables iproute2 procps valgrind
+    # tests of roll-outs whose state is in a database: each starts a throw-away cluster of its own
+    postgresql
     # fetching: ONNX Runtime's wheel
     python3-pip unzip ca-certificates
 )
@@ -42,6 +44,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     # Debian starts a broker of its own with the package; ours are started by the demo and the tests.
     if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" mosquitto "* ]]; then
         as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+    fi
+    if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" postgresql "* ]]; then
+        as_root systemctl disable --now postgresql >/dev/null 2>&1 || true
     fi
 fi
 

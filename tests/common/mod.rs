@@ -10,10 +10,14 @@ pub mod fleet;
 pub mod netns;
 pub mod odd_camera;
 pub mod pki;
+#[cfg(feature = "fleet")]
+pub mod postgres;
 pub mod relay;
 pub mod rtsp;
 #[cfg(feature = "fleet")]
 pub mod updating;
+#[cfg(feature = "fleet")]
+pub mod simulated;
 pub mod video;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@
 mod common;
 mod keys;
 mod release;
+mod rollout;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ pub struct Cli {
 enum Command {
     Keys(keys::KeysArgs),
     Release(release::ReleaseArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Carries out what was asked.
@@ -32,6 +34,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let ended = out::log_to_terminal(0, log::LevelFilter::Warn).and_then(|()| match cli.command {
         Command::Keys(args) => keys::run(args),
         Command::Release(args) => release::run(args),
+        Command::Rollout(args) => rollout::run(args),
     });
     match ended {
         Ok(code) => code,
