@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::config;
 use crate::agent::infer::Score;
-use crate::contract::alert::NORMAL;
+use crate::contract::alert::{ModelRef, NORMAL};
 
 const CLASSES: [&str; 3] = ["Normal", "Fighting", "Robbery"];
 
@@ -378,6 +378,35 @@ fn play(first: &config::Incident, acts: &[Act]) -> Played {
         played.most_open = played.most_open.max(open.values().copied().max().unwrap_or(0));
     }
     played
+}
+
+#[test]
+fn an_incident_that_is_open_when_another_model_takes_over_keeps_its_thresholds_and_says_both() {
+    let model = |name: &str| ModelRef { name: name.into(), version: "1.0.0".into(), digest: "ab".into() };
+    let Bench { machine, ids } = Bench::new(settings());
+    let mut b = Bench { machine: machine.of_model(model("old")), ids };
+    assert!(matches!(b.fighting(10_000, &[0.9; 4]).first(), Some(Transition::Opened(_))));
+    // The new one has other classes, in another order, and would hold nothing below .95.
+    let classes = ["Arson", "Fighting", "Normal"].map(String::from).to_vec();
+    let high = classes.iter().map(|c| (c.clone(), 0.95)).collect();
+    b.machine.serve(model("new"), classes, high);
+    let mut by_new = |from_ms: u64, scores: &[f32]| -> Vec<Transition> {
+        let ends = (0..).map(|i| from_ms + i * 500);
+        let score =
+            |(end, p): (u64, &f32)| Score { probabilities: [0.0, *p, 1.0 - p].into(), ..score("a", end, 0.0, 0.0) };
+        ends.zip(scores).flat_map(|(end, p)| b.step(end, Input::Score(score((end, p))))).collect()
+    };
+    let mut told = by_new(12_000, &[0.7; 8]);
+    assert!(!told.iter().any(|t| matches!(t, Transition::Closed(..))), "0.7 holds what 0.6 opened: {told:?}");
+    told.extend(by_new(16_000, &[0.1; 12]));
+    let Some(Transition::Closed(incident, CloseReason::Quiet)) = told.last() else { panic!("{told:?}") };
+    assert_eq!((incident.model.clone(), incident.later_model.clone()), (Some(model("old")), Some(model("new"))));
+    assert_eq!((incident.class.as_str(), incident.threshold), ("Fighting", 0.6));
+    // From here on the new one's thresholds hold, and what it opens is its own.
+    assert_eq!(by_new(30_000, &[0.9; 6]), []);
+    let later = by_new(40_000, &[0.99; 6]);
+    let Some(Transition::Opened(incident)) = later.first() else { panic!("{later:?}") };
+    assert_eq!((incident.model.clone(), incident.later_model.clone()), (Some(model("new")), None));
 }
 
 proptest! {
