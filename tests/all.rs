@@ -13,6 +13,7 @@ mod commands;
 mod common;
 mod control;
 mod consumers;
+#[cfg(feature = "fleet")]
 mod contract;
 mod daemon;
 mod disk;

@@ -13,7 +13,9 @@ use vedette::contract::schema;
 
 use crate::common::agent::{Agent, PATTERN};
 use crate::common::broker::{Broker, Message};
+use crate::common::fleet::{repository_with, tiny};
 use crate::common::wait_for;
+use crate::ota::{offer, ota};
 
 const DEVICE: &str = "vedette/v1/test/unit";
 
@@ -49,7 +51,9 @@ fn capture(dir: &Path) {
     let clip = "[clip]\npre_roll_s = 1\npost_roll_s = 1\n";
     // A camera that nobody has connected, for the notice of it.
     let yard = "[[camera]]\nid = \"yard\"\nkind = \"rtsp\"\nurl = \"rtsp://127.0.0.1:9/\"\n";
-    let mut agent = Agent::new(&format!("{PATTERN}{yard}"), &format!("{clip}\n{mqtt}")).start();
+    let fleet = repository_with(&[&tiny()]);
+    let ota = ota(&fleet.published(), &fleet.first_root(), "");
+    let mut agent = Agent::new(&format!("{PATTERN}{yard}"), &format!("{clip}\n{mqtt}\n{ota}")).start();
     let retained = |channel: &str, wanted: &dyn Fn(&Value) -> bool| {
         // A state that has not come yet comes to the same subscription, but not as a retained one.
         let topic = format!("{DEVICE}/{channel}");
@@ -76,6 +80,10 @@ fn capture(dir: &Path) {
         let channel = format!("cmd/example-{id}/status");
         keep(dir, &format!("command-{id}"), &retained(&channel, &|m| m["state"] == id.to_uppercase().as_str()));
     }
+    offer(&agent, 1);
+    let is_done = |m: &Message| m.payload["data"]["update"]["state"] == "committed";
+    keep(dir, "update-step", &alerts.wait_for("a release", is_done));
+    keep(dir, "update", &retained("update", &|m| m["update"]["state"] == "committed"));
     keep(dir, "outbox", &retained("outbox", &|m| m["pending"] == 0 && m["newest"].as_u64() >= Some(3)));
     keep(dir, "heartbeat", &retained("heartbeat", &|m| m["inference"] != Value::Null));
     assert!(agent.terminate().success());

@@ -63,6 +63,17 @@ pub fn versions(fleet_dir: &Path, versions: &[&str]) -> Vec<PathBuf> {
     versions.iter().map(copy).collect()
 }
 
+/// Runs a script of deploy/fleet, with the program where a package puts it.
+fn run_script(agent: &Agent, script: &str) -> std::process::Output {
+    let bin = Path::new(env!("CARGO_BIN_EXE_vedette")).parent().expect("a directory");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
+    std::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/fleet").join(script))
+        .arg(agent.config())
+        .env("PATH", path)
+        .output()
+        .expect("a script")
+}
+
 const ALL_THE_WAY: [&str; 8] =
     ["offered", "downloading", "verified", "building", "proving", "shadow", "trial", "committed"];
 
@@ -82,6 +93,11 @@ fn a_release_is_fetched_proven_looks_on_serves_and_is_committed() {
     assert_eq!(serves(&agent), "tiny 1.2.3");
     let status = agent.status();
     assert_eq!(status["agent"]["model"]["name"], "tiny", "everybody says so");
+
+    for script in ["quiet.sh", "healthy.sh"] {
+        let done = run_script(&agent, script);
+        assert!(done.status.success(), "{script}: {}", stderr(&done));
+    }
 
     // Another one of which only the manifest is new.
     let next = versions(fleet.scratch(), &["1.3.0"]).remove(0);
