@@ -2,6 +2,7 @@
 //! by the program itself (which is killed).
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,7 @@ use vedette::fleet::rollout::orders::Order;
 use vedette::fleet::rollout::plan::{DeviceId, Gates, Pace, Plan, Wave, Who};
 use vedette::fleet::rollout::settings;
 use vedette::fleet::rollout::state::{How, Phase, Rollout, Standing};
-use vedette::fleet::rollout::store::{Company, FileStore, PostgresStore, Store};
+use vedette::fleet::rollout::store::{Company, FileStore, PostgresStore, Store, Stored};
 use vedette::fleet::rollout::tls::Files;
 
 use crate::common::broker::Broker;
@@ -90,6 +91,7 @@ struct Stage {
     clock: Arc<ManualClock>,
     dir: tempfile::TempDir,
     runtime: Runtime,
+    held: RefCell<Option<Stored>>,
 }
 
 impl Stage {
@@ -107,7 +109,7 @@ impl Stage {
         );
         std::fs::write(dir.path().join("fleet.toml"), text).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Stage { broker, fleet, clock, dir, runtime }
+        Stage { broker, fleet, clock, dir, runtime, held: RefCell::default() }
     }
 
     fn store(&self) -> FileStore {
@@ -125,8 +127,14 @@ impl Stage {
         Running::start(&self.dir.path().join("fleet.toml"), &clock)
     }
 
+    /// As it is kept; not read again while it is the same: with a thousand devices that takes as long as all else.
     fn rollout(&self, name: &str) -> Rollout {
-        self.runtime.block_on(self.store().load(name)).unwrap().rollout
+        let mut held = self.held.borrow_mut();
+        let version = self.runtime.block_on(self.store().version(name)).unwrap();
+        match &*held {
+            Some(held) if held.version == version => held.rollout.clone(),
+            _ => held.insert(self.runtime.block_on(self.store().load(name)).unwrap()).rollout.clone(),
+        }
     }
 
     fn tell(&self, name: &str, order: &Order) {
@@ -165,14 +173,14 @@ impl Stage {
             if is(&rollout) {
                 return rollout;
             }
+            assert!(!rollout.is_over(), "it ended otherwise: {:#?}", rollout.head);
             assert!(spent.now().as_millis() < 4 * PATIENCE.as_millis() as u64, "{:#?}", rollout.head);
             self.stride(manager);
             // What was offered in it takes real time.
             wait_for("the devices' steps", || {
-                let busy = self.rollout(name).devices.values().filter(|r| r.is_under_way()).count();
-                let hangs =
-                    self.fleet.devices.iter().filter(|d| d.report().is_some_and(|r| !r.state.is_final())).count();
-                (busy == 0 || hangs > 0).then_some(())
+                let at_it = self.fleet.devices.iter().any(|d| d.report().is_some_and(|r| !r.state.is_final()));
+                let waited_for = || self.rollout(name).devices.values().any(|r| r.is_under_way());
+                (at_it || !waited_for()).then_some(())
             });
         }
     }
