@@ -11,8 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use vedette::agent::ota::prove::Found;
 use vedette::base::clock::{Clock, ManualClock, SystemClock, Wall};
 use vedette::base::stop::StopToken;
+use vedette::contract::update::UpdateFault;
 use vedette::fleet::rollout::fleet::{Fleet, Steady};
 use vedette::fleet::rollout::gates::Gate;
 use vedette::fleet::rollout::manager::{Manager, Which, tell};
@@ -24,9 +26,11 @@ use vedette::fleet::rollout::store::{Company, FileStore, PostgresStore, Store, S
 use vedette::fleet::rollout::tls::Files;
 
 use crate::common::broker::Broker;
+use crate::common::fleet::{repository_with, tiny, variant};
 use crate::common::pki::{NOW, Pki};
 use crate::common::postgres::Postgres;
 use crate::common::simulated::{Script, Scripted, Simulation, Way};
+use crate::common::updating::{Real, Script as Judged};
 use crate::common::{PATIENCE, wait_for};
 
 const RELEASE: u64 = 2;
@@ -96,11 +100,21 @@ struct Stage {
 
 impl Stage {
     fn new(devices: usize, script: impl Fn(usize) -> Script) -> Stage {
+        Stage::with(|way, clock| {
+            let scripted = |n| Scripted { script: script(n), step: STEP };
+            Simulation::start(devices, way, clock, scripted)
+        })
+    }
+
+    fn of(devices: usize, updater: impl Fn(usize) -> Arc<Real>) -> Stage {
+        Stage::with(|way, clock| Simulation::of(devices, way, clock, |n| (false, updater(n) as _)))
+    }
+
+    fn with(fleet: impl FnOnce(&Way, Arc<dyn Clock>) -> Simulation) -> Stage {
         let broker = Broker::plaintext().start();
         let clock = Arc::new(ManualClock::new(START));
         let way = Way { port: broker.port, pki: None };
-        let scripted = |n| Scripted { script: script(n), step: STEP };
-        let fleet = Simulation::start(devices, &way, Arc::clone(&clock) as Arc<dyn Clock>, scripted);
+        let fleet = fleet(&way, Arc::clone(&clock) as Arc<dyn Clock>);
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
             "[broker]\nurl = \"mqtt://127.0.0.1:{}\"\n[state]\ndirectory = {:?}\n",
@@ -206,6 +220,54 @@ fn a_healthy_release_reaches_a_thousand_devices_in_three_waves() {
     assert_eq!(begins.len(), 2);
     assert!(begins[0] >= START + Duration::from_secs(3600) && begins[1] >= begins[0] + Duration::from_secs(3600));
     assert!(stage.fleet.devices.iter().all(|d| d.begun() == 1), "nobody twice");
+}
+
+/// A manifest with its networks alone: what is scripted needs no golden vectors, and a thousand devices have a file less to
+/// write for each.
+fn lean(version: &str, to: &Path) -> PathBuf {
+    let dir = variant(&tiny(), to, &[("version = \"1.2.3\"", &format!("version = \"{version}\""))]);
+    let text = std::fs::read_to_string(dir.join("manifest.toml")).unwrap();
+    let (head, files) = text.split_once("[[file]]").unwrap();
+    let kept = files.split("[[file]]").filter(|f| f.contains(".onnx"));
+    let text = kept.fold(head.to_owned(), |text, file| text + "[[file]]" + file);
+    std::fs::write(dir.join("manifest.toml"), text).unwrap();
+    dir
+}
+
+/// A thousand devices whose updates are the real ones (TUF, slots, ledger, judgement) with a repository of static files; only
+/// what computes is scripted. One of fifty finds that the release is too slow for it.
+#[test]
+fn a_thousand_real_updaters_take_a_release_from_a_real_repository() {
+    let models = tempfile::tempdir().unwrap();
+    let repository =
+        repository_with(&[&lean("1.3.0", &models.path().join("1")), &lean("1.4.0", &models.path().join("2"))]);
+    // fsync of a thousand devices on one disk is not what is tested.
+    let shm = Path::new("/dev/shm");
+    let states = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+    let known = (format!("file://{}", repository.published().display()), repository.first_root());
+    let slow: fn(&mut Judged) = |s| s.proven = Ok(Found { frame_ms: 1e6, memory_bytes: 1 });
+    let stage = Stage::of(1000, |i| {
+        let script = if i % 50 == 7 { slow } else { |_: &mut Judged| () };
+        Arc::new(Real::new(states.path().join(i.to_string()), known.clone(), script))
+    });
+    let manager = stage.manager();
+    stage.met(&manager, 1000);
+    let mut plan = plan(&[5.0, 30.0, 100.0]);
+    plan.gates.failures = Some(0.1);
+    stage.create("r", plan);
+    let at_it = || stage.fleet.devices.iter().any(|d| d.report().is_some_and(|r| !r.state.is_final()));
+    let done = loop {
+        let rollout = stage.rollout("r");
+        if rollout.head.phase == Phase::Done {
+            break rollout;
+        }
+        assert!(!rollout.is_over(), "{:#?}", rollout.head);
+        stage.stride(&manager);
+        wait_for("the devices' ends", || (!at_it()).then_some(()));
+    };
+    assert_eq!((count(&done, How::Committed), stage.fleet.serving(RELEASE)), (980, 980));
+    let refused = stage.fleet.devices.iter().filter_map(|d| d.report()?.reason);
+    assert!(refused.clone().all(|r| r.fault == UpdateFault::Latency) && refused.count() == 20);
 }
 
 #[test]

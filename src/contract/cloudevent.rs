@@ -310,7 +310,9 @@ impl UpdateEvent {
         let UpdateReport { model, version, rollout, reason, waiting, from, since, .. } = update;
         let texts = [site, device, since].into_iter();
         texts.chain([model, version, rollout, waiting].into_iter().flatten()).for_each(shorten_text);
-        reason.as_mut().map(|r| shorten_text(&mut r.words));
+        if let Some(reason) = reason {
+            shorten_text(&mut reason.words);
+        }
         if let Some(ModelRef { name, version, digest }) = from {
             [name, version, digest].into_iter().for_each(shorten_text);
         }

@@ -163,6 +163,20 @@ impl Device {
         Some(id)
     }
 
+    /// How a real updater says that it stands.
+    pub fn stands(&self, status: UpdateStatus) {
+        let mut state = self.state();
+        if state.status != status {
+            state.status = status;
+            self.say_update(&state);
+        }
+    }
+
+    /// A real updater has begun with an offer.
+    pub fn has_begun(&self, id: Uuid) {
+        self.state().begun.push(id);
+    }
+
     /// Takes a step; false: the offer is over.
     pub fn update(&self, id: Uuid, next: UpdateState, reason: Option<UpdateReason>) -> bool {
         let mut state = self.state();
@@ -285,12 +299,25 @@ pub struct Simulation {
 impl Simulation {
     /// So many devices that serve release 1 and hear of others over this way.
     pub fn start(n: usize, way: &Way, clock: Arc<dyn Clock>, script: impl Fn(usize) -> Scripted) -> Simulation {
+        Simulation::of(n, way, clock, |i| {
+            let scripted = script(i);
+            (scripted.script == Script::Floods, Arc::new(scripted) as Arc<dyn Updater>)
+        })
+    }
+
+    /// The same with what carries out releases on each, and whether one that serves a release floods.
+    pub fn of(
+        n: usize,
+        way: &Way,
+        clock: Arc<dyn Clock>,
+        updater: impl Fn(usize) -> (bool, Arc<dyn Updater>),
+    ) -> Simulation {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let stop = StopToken::new();
         let beat = watch::Sender::new(0);
         let devices = (0..n).map(|i| {
-            let scripted = script(i);
+            let (floods, updater) = updater(i);
             let (outgoing, waiting) = mpsc::unbounded_channel();
             let born = clock.wall() - Duration::from_secs(AGE_S);
             let status = UpdateStatus {
@@ -311,7 +338,7 @@ impl Simulation {
                 incidents: AGE_S as f64 / 7200.0 + (i % 97) as f64 / 97.0,
                 counted: clock.wall(),
                 born,
-                floods: scripted.script == Script::Floods,
+                floods,
                 begun: Vec::new(),
             };
             let topics = DeviceTopics::new(&format!("s{}", i % 5), &format!("d{i:04}")).expect("names");
@@ -325,7 +352,7 @@ impl Simulation {
             let life = Life {
                 device: Arc::clone(&device),
                 way: way.clone(),
-                updater: Arc::new(scripted),
+                updater,
                 waiting,
                 beat: beat.subscribe(),
                 stop: stop.clone(),

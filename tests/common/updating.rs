@@ -1,7 +1,7 @@
 //! A device's updates without the device: the real updater, ledger, trust, slots and way, on a bench that a test scripts.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,9 +21,11 @@ use vedette::agent::ota::updates::Updates;
 use vedette::base::clock::{Clock, SystemClock};
 use vedette::base::stop::StopToken;
 use vedette::contract::alert::ModelRef;
+use vedette::contract::command::{Command, CommandOutcome};
 use vedette::contract::notice::Trouble as Notice;
 use vedette::contract::update::{UpdateReason, UpdateReport, UpdateState, UpdateStatus};
 
+use super::simulated::{self, Device};
 use super::{fleet::tiny, wait_for};
 
 /// What the scripted bench says and has been told.
@@ -137,6 +139,7 @@ pub struct Told {
     pub steps: Mutex<Vec<UpdateReport>>,
     pub status: Mutex<Option<UpdateStatus>>,
     pub frozen: Mutex<Option<String>>,
+    device: Option<Arc<Device>>,
 }
 
 impl Journal for Told {
@@ -145,12 +148,66 @@ impl Journal for Told {
     }
 
     fn status(&self, status: UpdateStatus) {
+        if let Some(device) = &self.device {
+            device.stands(status.clone());
+        }
         *self.status.lock().expect("no panic") = Some(status);
     }
 
     fn trouble(&self, trouble: Notice, words: Option<String>) {
         if trouble == Notice::UpdatesFrozen {
             *self.frozen.lock().expect("no panic") = words;
+        }
+    }
+}
+
+/// One for all: a thousand devices in a process do with one, too.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.expect("a runtime")
+    })
+}
+
+/// What carries releases out on a simulated device as a real one does, but for the computing.
+pub struct Real {
+    /// Its state.
+    pub dir: PathBuf,
+    /// The repository, and the root that it was given.
+    pub repository: (String, PathBuf),
+    /// What it makes of a release.
+    pub script: fn(&mut Script),
+    updating: OnceLock<Updating>,
+}
+
+impl Real {
+    pub fn new(dir: PathBuf, repository: (String, PathBuf), script: fn(&mut Script)) -> Real {
+        Real { dir, repository, script, updating: OnceLock::new() }
+    }
+}
+
+impl simulated::Updater for Real {
+    fn carry_out(&self, device: &Arc<Device>, command: Command) -> CommandOutcome {
+        let updating = self.updating.get_or_init(|| {
+            let (repository, root) = &self.repository;
+            // It looks when it is asked to: a thousand that look at every second are another test.
+            let change = |ota: &mut Ota| ota.check_every = Duration::from_secs(86_400);
+            let updating = Updating::of(&self.dir, repository, root, change, Some(Arc::clone(device)));
+            (self.script)(&mut updating.bench.script());
+            updating
+        });
+        let outcome = match command {
+            Command::UpdateModel { release, rollout } => updating.updates.offer(release, rollout, None),
+            Command::CancelUpdate { release } => updating.updates.cancel(release),
+            other => return CommandOutcome::Rejected { reason: format!("not simulated: {other:?}") },
+        };
+        match outcome {
+            Ok(id) => {
+                device.has_begun(id);
+                CommandOutcome::Accepted { incident: None, result: None }
+            }
+            Err(e) => CommandOutcome::Rejected { reason: e.to_string() },
         }
     }
 }
@@ -162,12 +219,22 @@ pub struct Updating {
     pub told: Arc<Told>,
     pub updates: Updates,
     worker: Option<JoinHandle<()>>,
-    _runtime: Runtime,
 }
 
 impl Updating {
     /// A device whose state is in `dir`, that knows this repository by this root; `change` changes its `[ota]`.
     pub fn new(dir: &Path, repository: &str, root: &Path, change: impl FnOnce(&mut Ota)) -> Updating {
+        Updating::of(dir, repository, root, change, None)
+    }
+
+    /// The same for a simulated device, which says how it stands.
+    pub fn of(
+        dir: &Path,
+        repository: &str,
+        root: &Path,
+        change: impl FnOnce(&mut Ota),
+        device: Option<Arc<Device>>,
+    ) -> Updating {
         let factory = Model::open(&tiny()).expect("a model");
         let mut config = Ota {
             repository: repository.to_owned(),
@@ -200,11 +267,9 @@ impl Updating {
             }
         };
         let bench = Arc::new(Scripted::new(serves));
-        let told = Arc::new(Told::default());
+        let told = Arc::new(Told { device, ..Told::default() });
         let hardware = vec!["x86_64".to_owned()];
         let updates = Updates::new((path, ledger), hardware.clone(), (bench.clone(), told.clone(), clock.clone()));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
         let updater = Updater::new(
             updates.clone(),
             Parts {
@@ -217,11 +282,11 @@ impl Updating {
                 bench: bench.clone(),
                 journal: told.clone(),
                 clock,
-                runtime: runtime.handle().clone(),
+                runtime: runtime().handle().clone(),
             },
         );
         let worker = Some(std::thread::spawn(move || updater.run()));
-        Updating { dir: dir.to_owned(), bench, told, updates, worker, _runtime: runtime }
+        Updating { dir: dir.to_owned(), bench, told, updates, worker }
     }
 
     /// How it stands.

@@ -14,7 +14,7 @@ mod evaluate;
 mod frames;
 mod incidents;
 mod model;
-pub mod out;
+pub(crate) mod out;
 mod replay;
 mod run;
 mod status;
