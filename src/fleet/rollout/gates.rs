@@ -3,7 +3,7 @@
 //! Two rules, chosen so that they hold for the few devices of a first wave as well as for thousands:
 //!
 //! - **Shares** (failures, rollbacks, silent, latency). Broken if at least two devices (one, in a wave of one) are bad, and
-//!   either the wave can no longer end within its limit, or so many bad ones among those that could show it by now come by
+//!   either the wave can no longer end within its limit, or so many bad ones among those that were reached by now come by
 //!   chance less than once in 1,000 times with a release that is at its limit (binomial).
 //! - **Alerts.** Each device is measured by its own history: expected are `limit` times (its alerts before, and a half) for
 //!   the time that the release has served on it. Broken if the sum over the devices comes by chance less than once in 10,000
@@ -170,11 +170,12 @@ impl<'a> Scope<'a> {
     }
 
     fn ended(&self, gate: Gate, limit: f64, is_bad: impl Fn(How) -> bool) -> Finding {
-        let ends = self.records.iter().filter(|(_, r)| r.was_reached()).filter_map(|(_, r)| match r.standing() {
-            Standing::Ended(how) => Some(how),
-            _ => None,
+        // Those under way count: who fails ends sooner than who commits, and the first to end are not a sample of all.
+        let reached = self.records.iter().filter(|(_, r)| r.was_reached());
+        let (bad, of) = reached.fold((0, 0), |(bad, of), (_, r)| match r.standing() {
+            Standing::Ended(how) => (bad + u64::from(is_bad(how)), of + 1),
+            _ => (bad, of + 1),
         });
-        let (bad, of) = ends.fold((0, 0), |(bad, of), how| (bad + u64::from(is_bad(how)), of + 1));
         self.share(gate, bad, of, limit)
     }
 
