@@ -11,14 +11,14 @@ use vedette::fleet::release::{Release, publish};
 use crate::common::fleet::{Fleet, block_on, repository_with, tiny, variant};
 
 /// What a fresh `tough` client finds at `dir`.
-fn seen(dir: &Path, root: &Path) -> Result<Vec<Release>, String> {
+pub fn seen(dir: &Path, root: &Path) -> Result<Vec<Release>, String> {
     let root = std::fs::read(root).expect("a root");
     let found = block_on(verify(Arc::new(Place::Dir(dir.to_owned())), &root, Depth::Digests));
     found.map_err(|e| vedette::base::error::Chain(&e).to_string())
 }
 
 /// What python-tuf's client finds there; none: it is not installed.
-fn python(dir: &Path, root: &Path, state: &Path) -> Option<Result<serde_json::Value, String>> {
+pub fn python(dir: &Path, root: &Path, state: &Path) -> Option<Result<serde_json::Value, String>> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = top.join(".cache/python");
     if !packages.join("tuf").is_dir() {

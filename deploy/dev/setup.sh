@@ -22,6 +22,8 @@ packages=(
     gstreamer1.0-libav gstreamer1.0-tools
     # demo and tests: a real broker, a real RTSP server, video to look at and tools to look with
     mosquitto mosquitto-clients gir1.2-gst-rtsp-server-1.0 python3-gi ffmpeg openssl nftables iproute2 procps valgrind
+    # tests: a PKCS#11 token in software, for keys that sign releases
+    softhsm2
     # fetching: ONNX Runtime's wheel
     python3-pip unzip ca-certificates
 )
