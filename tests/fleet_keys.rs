@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tough::schema::{RoleType, Signed, Timestamp};
 use vedette::fleet::keys::root::{self, Change, ROLES};
@@ -215,5 +216,18 @@ fn freshness_leaves_what_waits_alone() {
     }
     assert!(fleet.repository.sign(timestamp, Renew::Nothing, now()).expect("it has a role").is_complete());
     assert_eq!(fleet.repository.signed_releases().len(), 2);
+    fleet.publish();
+}
+
+#[test]
+fn what_has_expired_is_not_published() {
+    let mut fleet = repository_with(&[&tiny()]);
+    let (before, after) = (now() - Duration::from_secs(10 * 86_400), now());
+    fleet.repository.sign(&fleet.keys.timestamp, Renew::Freshness, before).expect("it has a role");
+    let place = || Arc::new(Place::Dir(fleet.published()));
+    let refused = block_on(publish::publish(&fleet.repository, place())).expect_err("it lasted 7 days");
+    assert!(matches!(refused, PublishError::Here(_)) && refused.to_string().contains("--renew"), "{refused}");
+    assert_eq!(seen(&fleet.published(), &fleet.first_root()).map(|r| r.len()), Ok(1), "what was there is there");
+    fleet.repository.sign(&fleet.keys.timestamp, Renew::Freshness, after).expect("it has a role");
     fleet.publish();
 }

@@ -18,6 +18,7 @@ pub fn seen(dir: &Path, root: &Path) -> Result<Vec<Release>, String> {
 }
 
 /// What python-tuf's client finds there; none: it is not installed.
+#[allow(clippy::print_stderr, reason = "a test that tests nothing must be seen")]
 pub fn python(dir: &Path, root: &Path, state: &Path) -> Option<Result<serde_json::Value, String>> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = top.join(".cache/python");
@@ -78,4 +79,45 @@ fn a_publication_that_is_cut_off_leaves_what_was_there_or_what_is_new() {
 fn an_empty_repository_is_a_repository() {
     let fleet: Fleet = repository_with(&[]);
     assert_eq!(seen(&fleet.published(), &fleet.first_root()).expect("it holds"), []);
+}
+
+/// What the device's tests are given: honest stages are followed, attacked ones are refused by whoever looks at metadata.
+#[test]
+fn repositories_that_python_tuf_wrote_are_what_they_say() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let newer = variant(&tiny(), &dir.path().join("newer"), &[("1.2.3", "1.3.0")]);
+    for attack in
+        ["rotated-root", "revoked-key", "below-threshold", "freeze-targets", "mix-and-match-hash", "fast-forward"]
+    {
+        let out = dir.path().join(attack);
+        if !top.join(".cache/python/tuf").is_dir() {
+            assert!(python(&out, &out, &out).is_none());
+            return;
+        }
+        let written = Command::new("python3")
+            .env("PYTHONPATH", top.join(".cache/python"))
+            .arg(top.join("tests/fixtures/tuf/write_repository.py"))
+            .args([Path::new("--out"), &out, Path::new("--model"), &tiny(), Path::new("--model"), &newer])
+            .args(["--attack", attack])
+            .output()
+            .expect("python3 is there");
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+        let expect = std::fs::read_to_string(out.join("expect.json")).expect("it is written");
+        let expect: serde_json::Value = serde_json::from_str(&expect).expect("JSON");
+        for stage in expect["stages"].as_array().expect("stages") {
+            let at = out.join(stage["dir"].as_str().expect("a name"));
+            let followed = python(&at, &out.join("root.json"), &out.join("state")).expect("it is installed");
+            assert_eq!(followed.is_ok(), stage["fault"].is_null(), "{attack}: {stage}: {followed:?}");
+            // A fresh client knows no before, so a rollback is none to it.
+            if stage["fault"] != "rollback" {
+                let found = seen(&at, &out.join("root.json"));
+                let numbers = found.as_ref().map(|all| all.iter().map(|r| r.facts.release).collect::<Vec<_>>());
+                assert_eq!(numbers.is_ok(), stage["fault"].is_null(), "{attack}: {stage}: {found:?}");
+                if let Ok(numbers) = numbers {
+                    assert_eq!(serde_json::json!(numbers), stage["releases"], "{attack}: {stage}");
+                }
+            }
+        }
+    }
 }

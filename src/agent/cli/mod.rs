@@ -13,7 +13,7 @@ mod engine;
 mod evaluate;
 mod frames;
 mod incidents;
-pub mod out;
+pub(crate) mod out;
 mod replay;
 mod run;
 mod status;

@@ -313,7 +313,7 @@ fn list(path: &Path, classes: &[String], map: &BTreeMap<String, String>) -> Resu
         move |source| CheckError::Read { path, source }
     };
     let mut clips = Vec::new();
-    let names = classes.iter().map(|c| (c, c)).chain(map.iter().map(|(from, to)| (from, to)));
+    let names = classes.iter().map(|c| (c, c)).chain(map.iter());
     for (name, class) in names {
         let (dir, label) = (path.join(name), classes.iter().position(|c| c == class));
         let Some(label) = label.filter(|_| dir.is_dir()) else { continue };

@@ -296,14 +296,12 @@ impl Repository {
             let targets = self.staged.targets.as_ref().or(self.current.targets.as_ref());
             let of_targets = targets.map_or(nobody(RoleType::Targets), |t| standing(root, &t.metadata));
             let snapshot = self.staged.snapshot.as_ref().or(self.current.snapshot.as_ref());
-            let fits = |s: &&Held<Snapshot>| {
-                s.metadata.signed.meta.get("targets.json") == targets.map(|t| describe(t)).as_ref()
-            };
+            let fits =
+                |s: &&Held<Snapshot>| s.metadata.signed.meta.get("targets.json") == targets.map(describe).as_ref();
             let of_snapshot = snapshot.filter(fits).map_or(nobody(RoleType::Snapshot), |s| standing(root, &s.metadata));
             let timestamp = self.staged.timestamp.as_ref().or(self.current.timestamp.as_ref());
-            let fits = |t: &&Held<Timestamp>| {
-                t.metadata.signed.meta.get("snapshot.json") == snapshot.map(|s| describe(s)).as_ref()
-            };
+            let fits =
+                |t: &&Held<Timestamp>| t.metadata.signed.meta.get("snapshot.json") == snapshot.map(describe).as_ref();
             let of_timestamp =
                 timestamp.filter(fits).map_or(nobody(RoleType::Timestamp), |t| standing(root, &t.metadata));
             // One whose turn has not come is made anew then: what it has now counts for nothing.
