@@ -121,3 +121,42 @@ fn repositories_that_python_tuf_wrote_are_what_they_say() {
         }
     }
 }
+
+/// The last signature makes what is staged hold, by some writes: a cut between any two of them is finished by who comes next,
+/// and until then the copy is a whole repository.
+#[test]
+fn a_manager_that_is_cut_off_while_it_makes_a_release_hold_is_finished_for() {
+    fn copy(from: &Path, to: &Path) {
+        let done = Command::new("cp").arg("-r").args([from, to]).status().expect("cp is there");
+        assert!(done.success());
+    }
+    let mut fleet = repository_with(&[&tiny()]);
+    let before = fleet.scratch().join("before");
+    copy(fleet.repository.dir(), &before);
+    let newer = variant(&tiny(), &fleet.scratch().join("newer"), &[("1.2.3", "1.3.0")]);
+    fleet.add(&newer, None);
+    assert!(fleet.sign().is_complete());
+    let after = fleet.repository.dir().to_owned();
+    let writes = ["2.targets.json", "2.snapshot.json", "timestamp.json"];
+    for done in 0..=writes.len() {
+        let at = fleet.scratch().join(format!("cut-{done}"));
+        copy(&before, &at);
+        // What add had copied, and what the signers had left.
+        for folder in ["files", "targets"] {
+            copy(&after.join(folder).join("."), &at.join(folder));
+        }
+        for (signed, staged) in writes.iter().zip(["targets.json", "snapshot.json", "timestamp.json"]) {
+            copy(&after.join("metadata").join(signed), &at.join("staged").join(staged));
+        }
+        for write in &writes[..done] {
+            copy(&after.join("metadata").join(write), &at.join("metadata").join(write));
+        }
+        let whole = seen(&at, &fleet.first_root()).unwrap_or_else(|e| panic!("after {done} writes: {e}"));
+        assert_eq!(whole.len(), if done == writes.len() { 2 } else { 1 }, "after {done} writes");
+        let opened = vedette::fleet::release::Repository::open(&at).expect("it opens");
+        assert_eq!(opened.signed_releases().len(), 2, "after {done} writes");
+        assert!(opened.missing().is_empty());
+        assert_eq!(std::fs::read_dir(at.join("staged")).expect("a directory").count(), 0, "after {done} writes");
+        assert_eq!(seen(&at, &fleet.first_root()).expect("it holds").len(), 2);
+    }
+}

@@ -211,7 +211,7 @@ impl Repository {
 
     /// Makes what is staged hold if it is complete and fits together. At every write in between `metadata/` is a whole
     /// repository for who has the root before, for who has the new one, or for both.
-    fn settle(&mut self) -> Result<(), RepositoryError> {
+    pub(super) fn settle(&mut self) -> Result<(), RepositoryError> {
         let Some(next) = self.complete_set() else { return Ok(()) };
         let (root, targets, snapshot, timestamp) = match &next {
             Set { root: Some(r), targets: Some(t), snapshot: Some(s), timestamp: Some(ts) } => (r, t, s, ts),
