@@ -21,6 +21,10 @@ mod discovery;
 mod faults;
 mod faults_rtsp;
 #[cfg(feature = "fleet")]
+mod fleet_cli;
+#[cfg(feature = "fleet")]
+mod fleet_keys;
+#[cfg(feature = "fleet")]
 mod fleet_release;
 mod fuzz;
 mod kills;

@@ -24,6 +24,8 @@ packages=(
     mosquitto mosquitto-clients gir1.2-gst-rtsp-server-1.0 python3-gi ffmpeg openssl nftables iproute2 procps valgrind
     # tests of roll-outs whose state is in a database: each starts a throw-away cluster of its own
     postgresql
+    # tests: a PKCS#11 token in software, for keys that sign releases
+    softhsm2
     # fetching: ONNX Runtime's wheel
     python3-pip unzip ca-certificates
 )

@@ -198,6 +198,7 @@ impl Shared {
             }
             let request = Request { method, headers, body };
             let (status, head, text) = self.answer(&request, &path, &query);
+            let asked_for = self.state.lock().ok()?.objects.get(&path).cloned();
             let asked = Asked { method: request.method.clone(), path, query, status, from, to };
             // Said before it is answered: who has the answer finds it here.
             self.state.lock().ok()?.log.push(asked);
@@ -206,8 +207,14 @@ impl Shared {
             } else {
                 format!("content-length: {}\r\n", text.len())
             };
-            let text = if request.method == "HEAD" { String::new() } else { text };
-            write!(reader.get_mut(), "HTTP/1.1 {status} X\r\n{head}{length}\r\n{text}").ok()?;
+            // An object's bytes need not be text.
+            let body = match request.method.as_str() {
+                "HEAD" => Vec::new(),
+                "GET" if status == 200 && text.is_empty() => asked_for.unwrap_or_default(),
+                _ => text.into_bytes(),
+            };
+            write!(reader.get_mut(), "HTTP/1.1 {status} X\r\n{head}{length}\r\n").ok()?;
+            reader.get_mut().write_all(&body).ok()?;
             reader.get_mut().flush().ok()?;
         }
     }
@@ -267,12 +274,48 @@ impl Shared {
                 Some(_) => (204, String::new(), String::new()),
                 None => error(404, "NoSuchUpload"),
             },
+            // What S3 calls conditional writes.
+            ("PUT", None) if r.headers.contains_key("if-none-match") && state.objects.contains_key(path) => {
+                error(412, "PreconditionFailed")
+            }
+            ("PUT", None)
+                if r.headers
+                    .get("if-match")
+                    .is_some_and(|tag| state.objects.get(path).is_none_or(|bytes| etag(bytes) != *tag)) =>
+            {
+                error(412, "PreconditionFailed")
+            }
             ("PUT", None) => {
                 let head = format!("etag: {}\r\n", etag(&r.body));
                 state.objects.insert(path.to_owned(), r.body.clone());
                 (200, head, String::new())
             }
-            ("HEAD", None) => match state.objects.get(path) {
+            ("GET", None) if query.contains_key("list-type") => {
+                let below = query.get("prefix").map(|p| p.replace("%2F", "/")).unwrap_or_default();
+                let within = format!("{}/{below}", path.trim_end_matches('/'));
+                let found = state.objects.iter().filter(|(key, _)| key.starts_with(&within));
+                let row = |(key, bytes): (&String, &Vec<u8>)| {
+                    let key = &key[path.trim_end_matches('/').len() + 1..];
+                    let (size, tag) = (bytes.len(), etag(bytes).trim_matches('"').to_owned());
+                    format!(
+                        "<Contents><Key>{key}</Key><LastModified>2026-11-22T08:00:00.000Z</LastModified>\
+                         <ETag>{tag}</ETag><Size>{size}</Size></Contents>"
+                    )
+                };
+                let rows: String = found.map(row).collect();
+                let body = format!("<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>");
+                (200, String::new(), body)
+            }
+            ("POST", None) if query.contains_key("delete") => {
+                let listed = String::from_utf8_lossy(&r.body).into_owned();
+                let mut gone = String::new();
+                for key in listed.split("<Key>").skip(1).filter_map(|k| k.split("</Key>").next()) {
+                    state.objects.remove(&format!("{}/{key}", path.trim_end_matches('/')));
+                    gone += &format!("<Deleted><Key>{key}</Key></Deleted>");
+                }
+                (200, String::new(), format!("<DeleteResult>{gone}</DeleteResult>"))
+            }
+            ("HEAD" | "GET", None) => match state.objects.get(path) {
                 Some(bytes) => {
                     let length = bytes.len();
                     let date = "last-modified: Sun, 22 Nov 2026 08:00:00 GMT\r\n";

@@ -288,8 +288,12 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {
     let secrets = args.passphrases.secrets();
-    let plan = |role, specs: &[KeySpec], threshold, days| -> anyhow::Result<RolePlan> {
-        let keys = specs.iter().enumerate().map(|(n, s)| spec::public(s, n, &secrets)).collect::<Result<_, _>>()?;
+    let all = [&args.root_key, &args.targets_key, &args.snapshot_key, &args.timestamp_key];
+    secrets.check_count(all.iter().map(|keys| keys.len()).sum())?;
+    let mut index = 0..;
+    let mut plan = |role, specs: &[KeySpec], threshold, days| -> anyhow::Result<RolePlan> {
+        let numbered = specs.iter().zip(index.by_ref());
+        let keys = numbered.map(|(s, n)| spec::public(s, n, &secrets)).collect::<Result<_, _>>()?;
         Ok(RolePlan { role, keys, threshold, days })
     };
     let plans = [
@@ -411,11 +415,11 @@ fn root_json(held: &Signed<Root>, expiries: &[Expiry]) -> serde_json::Value {
 
 fn root_text(held: &Signed<Root>, state: &str, expiries: &[Expiry]) -> Vec<String> {
     let root = &held.signed;
-    let mut lines = vec![format!("root {} {state}, until {}", root.version, root.expires)];
+    let mut lines = vec![format!("root {} {state}, {}", root.version, lasts(root.expires))];
     for role in ROLES {
         let Some(of) = root.roles.get(&role) else { continue };
         let now = expiries.iter().flatten().find(|(r, ..)| *r == role);
-        let now = now.map_or(String::new(), |(_, version, expires)| format!("; version {version} until {expires}"));
+        let now = now.map_or(String::new(), |(_, version, expires)| format!("; version {version} {}", lasts(*expires)));
         let days = root::days(root, role);
         lines.push(format!("{role}: {} of {} keys, for {days} days{now}", of.threshold, of.keyids.len()));
         for id in &of.keyids {
@@ -423,4 +427,13 @@ fn root_text(held: &Signed<Root>, state: &str, expiries: &[Expiry]) -> Vec<Strin
         }
     }
     lines
+}
+
+/// Until when, and how soon that is.
+fn lasts(until: jiff::Timestamp) -> String {
+    let left_ms = until.as_millisecond() - SystemClock::new().wall().unix_ms();
+    match left_ms.div_euclid(86_400_000) {
+        days if days < 0 => format!("EXPIRED on {until}: devices raise an alarm"),
+        days => format!("until {until} ({days} days)"),
+    }
 }

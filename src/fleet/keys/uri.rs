@@ -158,7 +158,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_panics(text in ".*") {
-            let _ = format!("pkcs11:{text}").parse::<Uri>();
+            // Whatever it is, it is an answer.
+            let _answer = format!("pkcs11:{text}").parse::<Uri>();
         }
     }
 }

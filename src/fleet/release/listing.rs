@@ -237,3 +237,55 @@ fn canonical(text: &str) -> Option<Vec<u8>> {
     let end = begin + 1 + form[begin + 1..].iter().position(|b| *b == b'"')?;
     Some(form[begin..=end].to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    fn list(targets: &mut Targets, version: &str, downgrade: Option<&str>) -> Result<u64, ListingError> {
+        let version = Version::parse(version).expect("a version");
+        let manifest = version.to_string();
+        let candidate = Candidate {
+            model: "tiny",
+            version: &version,
+            manifest: manifest.as_bytes(),
+            digest: manifest.clone().into_bytes(),
+            downgrade: downgrade.map(str::to_owned),
+        };
+        add(targets, candidate, "2026-11-22T08:00:00.000Z".into()).map(|r| r.facts.release)
+    }
+
+    fn none() -> Targets {
+        Targets::new("1.0.31".into(), NonZeroU64::MIN, jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn numbers_rise_and_are_given_once_also_when_releases_go() {
+        let mut all = none();
+        assert_eq!(list(&mut all, "1.0.0", None), Ok(1));
+        assert_eq!(list(&mut all, "1.1.0", None), Ok(2));
+        assert_eq!(remove(&mut all, 2).map(|r| r.facts.release), Ok(2));
+        assert_eq!(remove(&mut all, 2), Err(ListingError::Unknown { release: 2 }));
+        // What is gone from the list is remembered: devices may have it.
+        assert!(matches!(list(&mut all, "1.0.5", None), Err(ListingError::Older { .. })));
+        assert_eq!(list(&mut all, "1.2.0", None), Ok(3));
+        assert_eq!(list(&mut all, "1.0.0", Some("1.2.0 is blind")), Ok(4));
+        assert_eq!(releases(&all).iter().map(|r| r.facts.release).collect::<Vec<_>>(), [3, 4]);
+        assert!(matches!(list(&mut all, "1.3.0", Some("why")), Err(ListingError::NoDowngrade { .. })));
+        assert!(matches!(list(&mut all, "1.3.0+build", None), Err(ListingError::BuildMetadata { .. })));
+        assert!(matches!(list(&mut all, "1.2.0", None), Err(ListingError::Listed { release: 3, .. })));
+    }
+
+    #[test]
+    fn only_what_every_client_signs_alike_is_a_reason() {
+        for reason in ["1.2.0 misses fights at night", "zu früh", "夜间漏报"] {
+            assert!(is_signable(reason), "{reason}");
+        }
+        // Composed and not, control characters, quotes, nothing, too long.
+        for reason in ["a\u{301}", "two\nlines", "a \"b\"", " ", &"x".repeat(501)] {
+            assert!(!is_signable(reason), "{reason}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | `check` | a model, looked at as a device will; `baseline`: what it has to reach |
 //! | `layout` | what stands where in a repository |
 //! | `repository` | a manager's copy of it: what holds (`metadata/`) and what is being made (`staged/`) |
 //! | `listing` | the releases in targets metadata: numbers, names, versions (pure) |
@@ -9,6 +10,7 @@
 //! | `place` | where it is published: a directory, a bucket |
 //! | `publish` | in which order, so that a client finds a whole repository at every instant |
 //! | `verify` | the same as a device would see it |
+//! | `gc` | what nobody needs any more |
 //!
 //! What a repository is (shared with `agent::ota`, and readable by every TUF client):
 //!
@@ -20,6 +22,9 @@
 //!
 //! What does not belong here: keys and the root (`keys`), which device takes a release when (`rollout`).
 
+pub mod baseline;
+pub mod check;
+pub mod gc;
 pub mod layout;
 pub mod listing;
 pub mod place;

@@ -47,7 +47,7 @@ pub enum PlaceError {
         /// What to look at.
         hint: &'static str,
         /// Why.
-        source: Error,
+        source: Box<Error>,
     },
     /// Somebody else has published.
     #[error(
@@ -306,5 +306,5 @@ fn bucket_error(operation: &'static str, key: &str, source: Error) -> PlaceError
         Error::NotFound { .. } => " (is there such a bucket?)",
         _ => "",
     };
-    PlaceError::Bucket { operation, key: key.into(), hint, source }
+    PlaceError::Bucket { operation, key: key.into(), hint, source: Box::new(source) }
 }

@@ -14,7 +14,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tough::schema::{Root, Signed, Timestamp};
+use serde::de::DeserializeOwned;
+use tough::schema::{Role, Root, Signed, Snapshot, Targets, Timestamp};
 
 use super::layout::{self, METADATA, TIMESTAMP};
 use super::listing::{self, Release};
@@ -23,6 +24,7 @@ use super::repository::{self, Repository, RepositoryError};
 use super::signing::root_goes_first;
 use super::verify::{Depth, VerifyError, verify};
 use crate::agent::infer::manifest::Manifest;
+use crate::fleet::keys::signatures::standing;
 
 /// Why it was not published.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +36,13 @@ pub enum PublishError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     /// What was published does not hold.
-    #[error("it was published, and does not hold")]
-    Verify(#[from] VerifyError),
+    #[error("it was published, and does not hold there")]
+    Verify(#[source] VerifyError),
+    /// What would be published does not hold.
+    #[error(
+        "nothing was published, for this copy does not hold; if something has expired: vedette-fleet release sign --renew"
+    )]
+    Here(#[source] VerifyError),
     /// Nothing holds yet.
     #[error("there is nothing to publish: not all have signed ({missing})")]
     Unsigned {
@@ -45,7 +52,7 @@ pub enum PublishError {
     /// What is published is newer.
     #[error(
         "timestamp {there} is published and this copy has {here}: somebody else has published. Copy theirs over yours, and make \
-         your change again"
+         your change again. If nobody of yours has, the timestamp key is stolen: deploy/fleet/keys-and-releases.md"
     )]
     Behind {
         /// Here.
@@ -76,13 +83,15 @@ pub enum Step {
     New(String),
     /// The timestamp, in the place of what was found there.
     Timestamp(Option<Bytes>),
+    /// Metadata in the place of some that the root does not stand for any more: of who had a key that is revoked now.
+    Instead(String, Bytes),
 }
 
 impl Step {
     /// What is written.
     pub fn path(&self) -> &str {
         match self {
-            Step::New(path) => path,
+            Step::New(path) | Step::Instead(path, _) => path,
             Step::Timestamp(_) => TIMESTAMP,
         }
     }
@@ -100,8 +109,8 @@ pub async fn plan(from: &Repository, to: &Place) -> Result<Vec<Step>, PublishErr
     let there = to.get(TIMESTAMP).await?;
     if let Some(bytes) = &there {
         let here = timestamp.metadata.signed.version;
-        // What cannot be read is no TUF timestamp, and is replaced.
-        if let Ok(found) = serde_json::from_slice::<Signed<Timestamp>>(bytes) {
+        // One that cannot be read, or that the root does not stand for (any more), is in nobody's name.
+        if let Some(found) = ours::<Timestamp>(&root.metadata.signed, bytes) {
             let there = found.signed.version;
             if there > here || (there == here && *bytes != timestamp.bytes) {
                 return Err(PublishError::Behind { here, there });
@@ -121,6 +130,7 @@ pub async fn plan(from: &Repository, to: &Place) -> Result<Vec<Step>, PublishErr
     for version in repository::versions_of_root(&from.dir().join(METADATA))? {
         let path = layout::root(version);
         match to.get(&path).await? {
+            // Not even a root that a thief of root keys made: that takes another place, and devices provisioned anew.
             Some(found) if found != read(from, &path)? => {
                 return Err(PublishError::Another { place: to.to_string(), path });
             }
@@ -128,7 +138,6 @@ pub async fn plan(from: &Repository, to: &Place) -> Result<Vec<Step>, PublishErr
             None => roots.push(Step::New(path)),
         }
     }
-    debug_assert!(root.metadata.signed.version.get() > 0);
     let last = Step::Timestamp(there);
     if root_goes_first(before.as_ref().map(|r| &r.signed), current) {
         steps.extend(roots);
@@ -140,23 +149,42 @@ pub async fn plan(from: &Repository, to: &Place) -> Result<Vec<Step>, PublishErr
     let mut seen = BTreeSet::new();
     let mut left = Vec::new();
     for step in steps {
-        let there = match &step {
-            Step::New(path) if !seen.insert(path.clone()) => true,
-            Step::New(path) if path.starts_with(METADATA) => match to.get(path).await? {
-                Some(found) if found != read(from, path)? => {
-                    return Err(PlaceError::Conflict { path: path.clone() }.into());
+        match step {
+            Step::New(path) if !seen.insert(path.clone()) => {}
+            Step::New(path) if path.starts_with(METADATA) => match to.get(&path).await? {
+                None => left.push(Step::New(path)),
+                Some(found) if found == read(from, &path)? => {}
+                Some(found) if is_ours(&root.metadata.signed, &path, &found) => {
+                    return Err(PlaceError::Conflict { path }.into());
                 }
-                found => found.is_some(),
+                Some(found) => left.push(Step::Instead(path, found)),
             },
             // By content: what is there with the right size is there. The end looks again.
-            Step::New(path) => to.size_of(path).await?.is_some_and(|size| Some(size) == size_here(from, path)),
-            Step::Timestamp(found) => found.as_ref().is_some_and(|f| *f == timestamp.bytes),
-        };
-        if !there {
-            left.push(step);
+            Step::New(path) => {
+                let there = to.size_of(&path).await?;
+                if there.is_none() || there != size_here(from, &path) {
+                    left.push(Step::New(path));
+                }
+            }
+            Step::Timestamp(Some(found)) if found == timestamp.bytes => {}
+            step => left.push(step),
         }
     }
     Ok(left)
+}
+
+/// Metadata that the root stands for.
+fn ours<T: Role + Clone + DeserializeOwned>(root: &Root, bytes: &[u8]) -> Option<Signed<T>> {
+    let found: Signed<T> = serde_json::from_slice(bytes).ok()?;
+    standing(root, &found).is_complete().then_some(found)
+}
+
+fn is_ours(root: &Root, path: &str, bytes: &[u8]) -> bool {
+    match path {
+        path if path.ends_with(".targets.json") => ours::<Targets>(root, bytes).is_some(),
+        path if path.ends_with(".snapshot.json") => ours::<Snapshot>(root, bytes).is_some(),
+        _ => true,
+    }
 }
 
 /// Does one step.
@@ -165,6 +193,7 @@ pub async fn carry_out(from: &Repository, to: &Place, step: &Step) -> Result<(),
     match step {
         Step::New(path) => to.put_new(path, bytes).await?,
         Step::Timestamp(before) => to.replace(TIMESTAMP, before.as_ref(), bytes).await?,
+        Step::Instead(path, before) => to.replace(path, Some(before), bytes).await?,
     }
     Ok(())
 }
@@ -180,17 +209,29 @@ pub struct Published {
 
 /// Publishes what holds, and looks at it with a fresh client.
 pub async fn publish(from: &Repository, to: Arc<Place>) -> Result<Published, PublishError> {
+    let root = first_root(from)?;
+    // Before anybody sees it: that something has expired, or a file is gone from this copy.
+    if from.current().timestamp.is_some() {
+        let here = Arc::new(Place::Dir(from.dir().to_owned()));
+        verify(here, &root, Depth::Sizes(BTreeSet::new())).await.map_err(PublishError::Here)?;
+    }
     let steps = plan(from, &to).await?;
     let mut written = Vec::new();
     for step in &steps {
         carry_out(from, &to, step).await?;
         written.push(step.path().to_owned());
     }
-    let first = repository::versions_of_root(&from.dir().join(METADATA))?;
-    let first = first.first().copied().unwrap_or(NonZeroU64::MIN);
-    let root = read(from, &layout::root(first))?;
-    let releases = verify(to, &root, Depth::Sizes(written.iter().cloned().collect())).await?;
+    let deep = Depth::Sizes(written.iter().cloned().collect());
+    let releases = verify(to, &root, deep).await.map_err(PublishError::Verify)?;
     Ok(Published { written, releases })
+}
+
+/// The root that all trust begins with: the first one that this copy has.
+fn first_root(from: &Repository) -> Result<Bytes, PublishError> {
+    match repository::versions_of_root(&from.dir().join(METADATA))?.first() {
+        Some(version) => read(from, &layout::root(*version)),
+        None => Ok(Bytes::new()),
+    }
 }
 
 /// The files that a release's manifest lists.

@@ -178,7 +178,10 @@ impl Repository {
         }
         let lock = lock(dir)?;
         let (current, staged) = read(dir)?;
-        Ok(Repository { dir: dir.to_owned(), _lock: lock, current, staged })
+        let mut repository = Repository { dir: dir.to_owned(), _lock: lock, current, staged };
+        // Whoever was cut off between the last signature and the last write is finished for.
+        repository.settle()?;
+        Ok(repository)
     }
 
     /// Where it is.

@@ -50,7 +50,14 @@ impl Repository {
         if renew != Renew::Freshness {
             self.sign_root(keys, &mut signed)?;
         }
-        let root = self.root()?.signed.clone();
+        let root = match self.root() {
+            Ok(root) => root.signed.clone(),
+            // The first root, and the first of its holders: nobody else can sign anything yet.
+            Err(RepositoryError::NoRoot { .. }) if !signed.is_empty() => {
+                return Ok(Signing { signed, missing: self.missing() });
+            }
+            Err(e) => return Err(e),
+        };
         // A key that goes with the next root still signs for those devices that do not have that root yet.
         let before = self.current.root.as_ref().map(|r| r.metadata.signed.clone());
         let before = before.filter(|b| b.version != root.version);
@@ -119,7 +126,7 @@ impl Repository {
         let Some(targets) = self.targets_to_come(root, renew).cloned() else { return Ok(()) };
         let names = |s: &Held<Snapshot>| s.metadata.signed.meta.get("targets.json") == Some(&describe(&targets));
         let is_new = match (&self.staged.snapshot, &self.current.snapshot) {
-            (Some(staged), _) if names(staged) && renew == Renew::Nothing => false,
+            (Some(staged), _) if names(staged) && (renew == Renew::Nothing || !has_signed(staged, keys)) => false,
             (_, Some(current)) if names(current) && renew == Renew::Nothing => {
                 if standing(root, &current.metadata).is_complete() {
                     return Ok(());
@@ -157,13 +164,18 @@ impl Repository {
             return Ok(());
         }
         let complete = |s: &&Held<Snapshot>| standing(root, &s.metadata).is_complete();
-        let snapshot = self.staged.snapshot.as_ref().filter(complete);
+        // Who only keeps things fresh does not release what waits for others.
+        let names_current = |s: &&Held<Snapshot>| {
+            s.metadata.signed.meta.get("targets.json") == self.current.targets.as_ref().map(describe).as_ref()
+        };
+        let may = |s: &&Held<Snapshot>| renew != Renew::Freshness || names_current(s);
+        let snapshot = self.staged.snapshot.as_ref().filter(complete).filter(may);
         let Some(snapshot) = snapshot.or(self.current.snapshot.as_ref().filter(complete)).cloned() else {
             return Ok(());
         };
         let names = |t: &Held<Timestamp>| t.metadata.signed.meta.get("snapshot.json") == Some(&describe(&snapshot));
         let is_new = match (&self.staged.timestamp, &self.current.timestamp) {
-            (Some(staged), _) if names(staged) && renew == Renew::Nothing => false,
+            (Some(staged), _) if names(staged) && (renew == Renew::Nothing || !has_signed(staged, keys)) => false,
             (_, Some(current)) if names(current) && renew == Renew::Nothing => {
                 if standing(root, &current.metadata).is_complete() {
                     return Ok(());
@@ -199,7 +211,7 @@ impl Repository {
 
     /// Makes what is staged hold if it is complete and fits together. At every write in between `metadata/` is a whole
     /// repository for who has the root before, for who has the new one, or for both.
-    fn settle(&mut self) -> Result<(), RepositoryError> {
+    pub(super) fn settle(&mut self) -> Result<(), RepositoryError> {
         let Some(next) = self.complete_set() else { return Ok(()) };
         let (root, targets, snapshot, timestamp) = match &next {
             Set { root: Some(r), targets: Some(t), snapshot: Some(s), timestamp: Some(ts) } => (r, t, s, ts),
@@ -219,7 +231,9 @@ impl Repository {
         if root_is_new && root_first {
             self.write(&path, &root.bytes)?;
         }
-        self.write(TIMESTAMP, &timestamp.bytes)?;
+        if is_new(before.timestamp.as_ref().map(|h| &h.bytes[..]), &timestamp.bytes) {
+            self.write(TIMESTAMP, &timestamp.bytes)?;
+        }
         if root_is_new && !root_first {
             self.write(&path, &root.bytes)?;
         }
@@ -282,14 +296,12 @@ impl Repository {
             let targets = self.staged.targets.as_ref().or(self.current.targets.as_ref());
             let of_targets = targets.map_or(nobody(RoleType::Targets), |t| standing(root, &t.metadata));
             let snapshot = self.staged.snapshot.as_ref().or(self.current.snapshot.as_ref());
-            let fits = |s: &&Held<Snapshot>| {
-                s.metadata.signed.meta.get("targets.json") == targets.map(|t| describe(t)).as_ref()
-            };
+            let fits =
+                |s: &&Held<Snapshot>| s.metadata.signed.meta.get("targets.json") == targets.map(describe).as_ref();
             let of_snapshot = snapshot.filter(fits).map_or(nobody(RoleType::Snapshot), |s| standing(root, &s.metadata));
             let timestamp = self.staged.timestamp.as_ref().or(self.current.timestamp.as_ref());
-            let fits = |t: &&Held<Timestamp>| {
-                t.metadata.signed.meta.get("snapshot.json") == snapshot.map(|s| describe(s)).as_ref()
-            };
+            let fits =
+                |t: &&Held<Timestamp>| t.metadata.signed.meta.get("snapshot.json") == snapshot.map(describe).as_ref();
             let of_timestamp =
                 timestamp.filter(fits).map_or(nobody(RoleType::Timestamp), |t| standing(root, &t.metadata));
             // One whose turn has not come is made anew then: what it has now counts for nothing.
@@ -317,6 +329,12 @@ pub(super) fn root_goes_first(before: Option<&Root>, next: &Set) -> bool {
 fn keys_of<'a>(root: &Root, before: Option<&Root>, keys: &'a [SigningKey], role: RoleType) -> Vec<&'a SigningKey> {
     let may = |r: &Root, k: &SigningKey| roles_of(r, k).contains(&role);
     keys.iter().filter(|k| may(root, k) || before.is_some_and(|b| may(b, k))).collect()
+}
+
+/// Whether one of these keys has signed it already.
+fn has_signed<T>(held: &Held<T>, keys: &[&SigningKey]) -> bool {
+    let ids: Vec<_> = keys.iter().filter_map(|k| k.public().key_id().ok()).collect();
+    held.metadata.signatures.iter().any(|s| ids.contains(&s.keyid))
 }
 
 fn add_signatures<T: Role + Serialize>(

@@ -1,19 +1,23 @@
 //! `vedette-fleet release`: models checked, listed, signed, published.
 
+mod check;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::common::{KeyArgs, RepositoryArgs, tell};
 use crate::agent::cli::out::Out;
-use crate::agent::infer::model::Model;
 use crate::base::clock::{Clock, SystemClock};
 use crate::fleet::release::place::{Place, S3Options};
 use crate::fleet::release::signing::Renew;
-use crate::fleet::release::{Release, Repository, publish, repository};
+use crate::fleet::release::verify::{Depth, verify};
+use crate::fleet::release::{Release, Repository, gc, publish, repository};
 
 /// Check models, and bring them to the devices as signed releases
 ///
@@ -27,6 +31,7 @@ pub struct ReleaseArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Check(check::CheckArgs),
     Add(AddArgs),
     Sign(SignArgs),
     Timestamp(TimestampArgs),
@@ -35,9 +40,11 @@ enum What {
     List(ListArgs),
     /// Take a release off the list; its number is not given again
     Remove(RemoveArgs),
+    Verify(VerifyArgs),
+    Gc(GcArgs),
 }
 
-/// List a model as the next release: its files are copied, its manifest waits for signatures
+/// List a model as the next release: it is checked, its files are copied, its manifest waits for signatures
 #[derive(Debug, Args)]
 struct AddArgs {
     /// Model directory
@@ -49,6 +56,13 @@ struct AddArgs {
     /// Have devices go back to this older version, and say why: an emergency
     #[arg(long, value_name = "REASON")]
     downgrade: Option<String>,
+
+    /// Don't check it again: this is the --report of a check of this very model
+    #[arg(long, value_name = "FILE.json")]
+    already_checked: Option<PathBuf>,
+
+    #[command(flatten)]
+    wishes: check::WishArgs,
 }
 
 /// Sign what waits for a signature, as far as these keys may
@@ -86,6 +100,13 @@ struct PlaceArgs {
     #[arg(long, value_name = "PLACE")]
     to: String,
 
+    #[command(flatten)]
+    s3: S3Args,
+}
+
+/// How a bucket is reached.
+#[derive(Debug, Args)]
+struct S3Args {
     /// URL of an S3 service that is not Amazon's
     #[arg(long, value_name = "URL")]
     s3_endpoint: Option<String>,
@@ -97,8 +118,14 @@ struct PlaceArgs {
 
 impl PlaceArgs {
     fn place(&self) -> anyhow::Result<Place> {
+        self.s3.place(&self.to)
+    }
+}
+
+impl S3Args {
+    fn place(&self, to: &str) -> anyhow::Result<Place> {
         let (endpoint, region) = (self.s3_endpoint.clone(), self.s3_region.clone());
-        Ok(Place::parse(&self.to, &S3Options { endpoint, region, credentials: None })?)
+        Ok(Place::parse(to, &S3Options { endpoint, region, credentials: None })?)
     }
 }
 
@@ -138,11 +165,47 @@ struct RemoveArgs {
     repository: RepositoryArgs,
 }
 
+/// Look at what is published as a fresh device would, at every file of every release
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    /// The root that devices are provisioned with
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+}
+
+/// Remove what no release needs any more: from your copy, and from where it is published (--to)
+///
+/// What a list named stays for the grace period after the next list took its place: a device may be fetching it.
+#[derive(Debug, Args)]
+struct GcArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+
+    /// Also there: a directory, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE")]
+    to: Option<String>,
+
+    #[command(flatten)]
+    s3: S3Args,
+
+    /// Days that what is superseded stays
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    grace_days: u16,
+
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+}
+
 pub fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let now = SystemClock::new().wall();
     match args.what {
+        What::Check(args) => check::run(&args),
         What::Add(args) => {
-            let model = Model::open(&args.model)?;
+            let model = check::before_adding(&args.model, &args.wishes, args.already_checked.as_deref())?;
             let mut repository = Repository::open(&args.repository.repository)?;
             let release = repository.add(&model, args.downgrade, now)?;
             Out::new()
@@ -181,7 +244,38 @@ pub fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
             Out::new().line(format_args!("{} is off the list, as soon as that is signed", text(&removed)))?;
             Ok(ExitCode::SUCCESS)
         }
+        What::Verify(args) => {
+            let root = std::fs::read(&args.root).with_context(|| format!("cannot read {}", args.root.display()))?;
+            let place = Arc::new(args.place.place()?);
+            let mut out = Out::new();
+            for release in runtime()?.block_on(verify(place, &root, Depth::Digests))? {
+                out.line(text(&release))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Gc(args) => collect(&args),
     }
+}
+
+fn collect(args: &GcArgs) -> anyhow::Result<ExitCode> {
+    let repository = Repository::open(&args.repository.repository)?;
+    let staged: Vec<_> = repository.staged().targets.iter().map(|t| &t.metadata.signed).collect();
+    let mut places = vec![(Place::Dir(repository.dir().to_owned()), staged)];
+    if let Some(to) = &args.to {
+        places.push((args.s3.place(to)?, Vec::new()));
+    }
+    let (runtime, now) = (runtime()?, SystemClock::new().wall());
+    let grace = Duration::from_secs(u64::from(args.grace_days) * 86_400);
+    let mut out = Out::new();
+    for (place, staged) in places {
+        for path in runtime.block_on(gc::unneeded(&place, &staged, now, grace))? {
+            if !args.dry_run {
+                runtime.block_on(place.delete(&path))?;
+            }
+            out.line(format_args!("{} {place}/{path}", if args.dry_run { "would remove" } else { "removed" }))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
