@@ -17,6 +17,8 @@ mod contract;
 mod daemon;
 mod disk;
 mod discovery;
+#[cfg(feature = "fleet")]
+mod enrolment_walkthrough;
 mod faults;
 mod faults_rtsp;
 mod fuzz;
@@ -25,6 +27,10 @@ mod layering;
 mod links;
 mod masks;
 mod metrics;
+#[cfg(feature = "fleet")]
+mod provisioning;
+#[cfg(feature = "fleet")]
+mod renewal;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::alert::ClockState;
 use super::outbox::OutboxStatus;
 use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
+use super::identity::IdentityStatus;
 use super::update::UpdateStatus;
 
 /// `.../heartbeat`
@@ -305,6 +306,10 @@ pub trait HealthSource: Send + Sync {
     fn facts(&self) -> DeviceFacts;
     /// How it stands with its updates; none where it takes none.
     fn update(&self) -> Option<UpdateStatus> {
+        None
+    }
+    /// How it stands with its certificate; none where it was not provisioned with one.
+    fn identity(&self) -> Option<IdentityStatus> {
         None
     }
     /// Its cameras.

@@ -10,3 +10,4 @@
 //! device needs.
 
 pub mod cli;
+pub mod enrol;

@@ -5,6 +5,8 @@ pub mod agent;
 pub mod broker;
 pub mod bucket;
 pub mod camera;
+#[cfg(feature = "fleet")]
+pub mod enrol;
 pub mod netns;
 pub mod odd_camera;
 pub mod pki;

@@ -1,8 +1,15 @@
 //! `vedette-fleet`: one file for each group of commands. Exit codes: 0 done, 1 failed, 2 used wrongly.
 
+#![allow(clippy::print_stderr, reason = "printing is what this module is for")]
+
+mod enrol;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::agent::cli::out;
+use crate::base::error::Chain;
 
 /// Keys, releases, roll-outs and enrolment of Vedette devices
 #[derive(Debug, Parser)]
@@ -13,9 +20,22 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Enrol(enrol::EnrolArgs),
+}
 
 /// Carries out what was asked.
 pub fn main(cli: Cli) -> ExitCode {
-    match cli.command {}
+    let ended = out::log_to_terminal(0, log::LevelFilter::Warn).and_then(|()| match cli.command {
+        Command::Enrol(args) => enrol::run(args),
+    });
+    match ended {
+        Ok(code) => code,
+        // Whoever read our output has read enough.
+        Err(e) if out::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("vedette-fleet: {}", Chain(e.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
 }
