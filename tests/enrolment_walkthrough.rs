@@ -41,7 +41,11 @@ fn the_walk_through_works() {
     program(&bin, "sudo", "exec \"$@\"");
     program(&bin, "systemctl", "exit 0");
     program(&bin, "vedette-fleet", &format!("exec {manager} \"$@\""));
-    program(&bin, "vedette", &format!("exec {vedette} \"$@\" --config-dir {} --state-dir {}", etc.display(), state.display()));
+    program(
+        &bin,
+        "vedette",
+        &format!("exec {vedette} \"$@\" --config-dir {} --state-dir {}", etc.display(), state.display()),
+    );
     std::fs::copy(blank.config(), fleet.path().join("gate-1.toml")).expect("readable");
     let run = |name: &str, port: Option<u16>| {
         let mut script = block(name);
@@ -60,7 +64,7 @@ fn the_walk_through_works() {
     run("broker", None);
     let crl = format!("crlfile {}", fleet.path().join("fleet-ca/crl.pem").display());
     let broker = Broker::with_certificates(&fleet.path().join("certs"));
-    let mut broker = broker.with("mosquitto.conf", "#crlfile /etc/mosquitto/certs/crl.pem", &crl).start();
+    let mut broker = broker.with("mosquitto.conf", "#crlfile ", &format!("{crl}\n#")).start();
     let port = Some(broker.port);
     assert!(run("bundle", port).contains("harbour/gate-1: expires soon; groups: north"));
     let mut identity = broker.subscribe("vedette/v1/harbour/gate-1/identity");
@@ -68,7 +72,12 @@ fn the_walk_through_works() {
     assert!(!fleet.path().join("gate-1.bundle").exists());
     let log = std::fs::File::create(blank.file("log")).expect("writable");
     let mut daemon = Command::new(vedette);
-    daemon.args(["run", "--config"]).arg(etc.join("vedette.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    daemon
+        .args(["run", "--config"])
+        .arg(etc.join("vedette.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
     let daemon = Killed(daemon.current_dir(env!("CARGO_MANIFEST_DIR")).spawn().expect("it was built"));
     identity.wait_for("a request", |m| m.payload["state"] == "requested");
     assert!(run("renew", port).contains("is on its way"));

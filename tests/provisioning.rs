@@ -50,9 +50,8 @@ fn a_bundle_makes_a_device_once() {
     let pass = fleet.path("bundle.pass");
     let first = bundle(&fleet, &blank, "depot/gate-1", "first.bundle");
     assert_eq!(mode(Path::new(&first)), 0o600);
-    let take = |file: &str, more: &[&str]| {
-        blank.provision(&[&[file, "--passphrase-file", &pass][..], more].concat(), None)
-    };
+    let take =
+        |file: &str, more: &[&str]| blank.provision(&[&[file, "--passphrase-file", &pass][..], more].concat(), None);
     let wrong = blank.provision(&[&first, "--passphrase-file", &fleet.path("root.pass")], None);
     assert_eq!(wrong.status.code(), Some(3));
     assert!(stderr(&wrong).contains("the passphrase is not this bundle's"), "{}", stderr(&wrong));
@@ -68,7 +67,8 @@ fn a_bundle_makes_a_device_once() {
     assert_eq!(mode(&blank.file("state/identity")), 0o700);
     assert_eq!(mode(&blank.file("etc/vedette.toml")), 0o644, "the daemon is another user than root");
     let text = std::fs::read_to_string(blank.file("etc/vedette.toml")).expect("readable");
-    for line in ["site = \"depot\"", "id = \"gate-1\"", "url = \"mqtts://broker.example\"", "root_file = \"root.json\""] {
+    for line in ["site = \"depot\"", "id = \"gate-1\"", "url = \"mqtts://broker.example\"", "root_file = \"root.json\""]
+    {
         assert!(text.contains(line), "{line}: {text}");
     }
     let check = vedette([Path::new("check"), Path::new("--config"), &blank.file("etc/vedette.toml")]);
@@ -80,7 +80,9 @@ fn a_bundle_makes_a_device_once() {
     assert!(again.status.success() && stdout(&again).contains("nothing to do"), "{}", stderr(&again));
     let second = bundle(&fleet, &blank, "depot/gate-1", "second.bundle");
     let other = bundle(&fleet, &blank, "depot/gate-2", "other.bundle");
-    for (file, why) in [(&second, "has an identity (depot/gate-1)"), (&other, "is for depot/gate-2, and this device is depot/gate-1")] {
+    for (file, why) in
+        [(&second, "has an identity (depot/gate-1)"), (&other, "is for depot/gate-2, and this device is depot/gate-1")]
+    {
         let refused = take(file, &[]);
         assert!(!refused.status.success() && stderr(&refused).contains(why), "{}", stderr(&refused));
     }
@@ -90,7 +92,8 @@ fn a_bundle_makes_a_device_once() {
     assert_eq!(tree(&blank.file("state/identity/slots")).len(), 2, "the old key is gone");
     let used = take(&first, &["--replace"]);
     assert!(stderr(&used).contains("was used on this device before"), "{}", stderr(&used));
-    for (file, why) in [(blank.file("brought.toml"), "no provisioning bundle"), (blank.file("nothing"), "cannot read")] {
+    for (file, why) in [(blank.file("brought.toml"), "no provisioning bundle"), (blank.file("nothing"), "cannot read")]
+    {
         let refused = take(file.to_str().expect("UTF-8"), &["--replace"]);
         assert!(stderr(&refused).contains(why), "{}", stderr(&refused));
     }
@@ -187,7 +190,9 @@ fn a_wiped_device_is_nobody_and_can_be_somebody_again() {
     let (fleet, blank) = (Fleet::new(), Blank::new());
     let first = bundle(&fleet, &blank, "depot/gate-1", "first.bundle");
     blank.take(&fleet, Path::new(&first));
-    for name in ["state/models/a/x", "state/clips/c.mp4", "state/vedette.db", "state/uplink-session", "etc/cam.credentials"] {
+    for name in
+        ["state/models/a/x", "state/clips/c.mp4", "state/vedette.db", "state/uplink-session", "etc/cam.credentials"]
+    {
         let path = blank.file(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("writable");
         std::fs::write(path, name).expect("writable");
@@ -195,7 +200,8 @@ fn a_wiped_device_is_nobody_and_can_be_somebody_again() {
     std::fs::write(blank.file("etc/mine.txt"), "kept").expect("writable");
     let config = blank.file("etc/vedette.toml");
     let text = std::fs::read_to_string(&config).expect("readable");
-    std::fs::write(&config, text.replace("kind = \"test\"", "kind = \"test\"\ncredentials_file = \"cam.credentials\"")).expect("writable");
+    std::fs::write(&config, text.replace("kind = \"test\"", "kind = \"test\"\ncredentials_file = \"cam.credentials\""))
+        .expect("writable");
     let unasked = blank.provision(&["--wipe"], None);
     assert!(stderr(&unasked).contains("say --yes"), "{}", stderr(&unasked));
     assert!(config.exists());

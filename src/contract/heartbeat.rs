@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
+use super::identity::IdentityStatus;
 use super::outbox::OutboxStatus;
 use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
-use super::identity::IdentityStatus;
 use super::update::UpdateStatus;
 
 /// `.../heartbeat`

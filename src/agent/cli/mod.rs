@@ -187,7 +187,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),
         Command::TestAlert(args) => test_alert::run(args),
-        Command::Provision(args) => provision::run(args),
+        Command::Provision(args) => logs(log::LevelFilter::Warn).and_then(|()| provision::run(args)),
         Command::Demo(args) => logs(log::LevelFilter::Error).and_then(|()| demo::run(args)),
     };
     match ended {

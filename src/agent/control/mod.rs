@@ -13,7 +13,9 @@ use crate::agent::config::CameraId;
 use crate::agent::store::VerdictRow;
 use crate::base::clock::Wall;
 use crate::contract::command::{Command, CommandOutcome, CommandSink, NoRequest, time};
-use crate::contract::result::{Armed, CertificateInstalled, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, UpdateOffered, as_sent};
+use crate::contract::result::{
+    Armed, CertificateInstalled, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, UpdateOffered, as_sent,
+};
 
 pub use desk::{Clerk, Desk};
 

@@ -50,7 +50,9 @@ pub enum BundleError {
     #[error("the bundle cannot be used: {0}")]
     Unfit(String),
     /// It is too late.
-    #[error("the bundle expired {expired}, and by this device's clock it is {now}: have a new one made, or set the clock")]
+    #[error(
+        "the bundle expired {expired}, and by this device's clock it is {now}: have a new one made, or set the clock"
+    )]
     Expired {
         /// When.
         expired: String,
@@ -195,7 +197,8 @@ impl Bundle {
         if texts.into_iter().flatten().any(|text| text.len() > LARGEST_TEXT_BYTES) {
             return Err(unfit(&format_args!("a text in it has more than {LARGEST_TEXT_BYTES} bytes")));
         }
-        let paper = papers::holds(&self.certificate_pem, &self.name(), &self.fleet_ca_pem, now).map_err(|e| unfit(&e))?;
+        let paper =
+            papers::holds(&self.certificate_pem, &self.name(), &self.fleet_ca_pem, now).map_err(|e| unfit(&e))?;
         Paper::read(&self.broker_ca_pem).map_err(|e| unfit(&format_args!("the broker's authority: {e}")))?;
         let own = self.private_key_pem.clone().map(PrivateKey::read).transpose().map_err(|e| unfit(&e))?;
         let digest = own.as_ref().or(key).map(PrivateKey::digest).transpose().map_err(|e| unfit(&e))?;

@@ -15,7 +15,9 @@ pub enum EditError {
     #[error("the configuration is not TOML, and is not touched: {0}")]
     NotToml(String),
     /// Nobody but its author can do it.
-    #[error("the configuration is written in a way that this program does not change; write these lines into it yourself:\n{0}")]
+    #[error(
+        "the configuration is written in a way that this program does not change; write these lines into it yourself:\n{0}"
+    )]
     ByHand(String),
 }
 
@@ -55,7 +57,10 @@ fn set_section(text: &str, section: &str, keys: &[(&str, Value)]) -> String {
             out.extend(set);
         }
         Some(at) => {
-            let end = lines[at + 1..].iter().position(|l| l.trim_start().starts_with('[')).map_or(lines.len(), |n| at + 1 + n);
+            let end = lines[at + 1..]
+                .iter()
+                .position(|l| l.trim_start().starts_with('['))
+                .map_or(lines.len(), |n| at + 1 + n);
             out.extend(lines[..=at].iter().map(|l| (*l).to_owned()));
             out.extend(set);
             out.extend(lines[at + 1..end].iter().filter(|l| !ours(l)).map(|l| (*l).to_owned()));

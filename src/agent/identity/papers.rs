@@ -103,15 +103,21 @@ pub fn holds(pem: &str, name: &str, authorities_pem: &str, now: Wall) -> Result<
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(self::chain(authorities_pem)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| not(&e))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| not(&e))?;
     let at = UnixTime::since_unix_epoch(millis(now.unix_ms()));
     verifier.verify_client_cert(&chain[0], &chain[1..], at).map_err(|e| match e {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+        // The second: by one that bears the same name.
+        rustls::Error::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
+        ) => {
             not(&"the authority that this device was given has not signed it")
         }
-        rustls::Error::InvalidCertificate(rustls::CertificateError::ExpiredContext { .. }) => {
-            not(&format_args!("it expired {}, and by this device's clock it is {}", paper.not_after.rfc3339(), now.rfc3339()))
-        }
+        rustls::Error::InvalidCertificate(rustls::CertificateError::ExpiredContext { .. }) => not(&format_args!(
+            "it expired {}, and by this device's clock it is {}",
+            paper.not_after.rfc3339(),
+            now.rfc3339()
+        )),
         rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidYetContext { .. }) => not(&format_args!(
             "it is valid from {} on, and by this device's clock it is {}: is the clock wrong?",
             paper.not_before.rfc3339(),

@@ -61,7 +61,9 @@ pub enum ProvisionError {
     #[error("this bundle was used on this device before, and is good for one use: have a new one made")]
     Used,
     /// It is somebody else's.
-    #[error("the bundle is for {bundle}, and this device is {device}: take its own bundle, or make it another with --replace")]
+    #[error(
+        "the bundle is for {bundle}, and this device is {device}: take its own bundle, or make it another with --replace"
+    )]
     OtherDevice {
         /// Who the bundle is for.
         bundle: String,
@@ -81,7 +83,9 @@ pub enum ProvisionError {
     #[error("there is no user {0:?} here, who is to own the key: --user names another")]
     NoUser(String),
     /// The clock.
-    #[error("this device's clock shows {0}, which is before this program was made: set it (timedatectl), certificates depend on it")]
+    #[error(
+        "this device's clock shows {0}, which is before this program was made: set it (timedatectl), certificates depend on it"
+    )]
     Clock(String),
 }
 
@@ -286,7 +290,8 @@ fn stage(places: &Places, bundle: &Bundle, replace: bool, now: Wall) -> Result<O
         }
     }
     let text = before.as_deref().or(bundle.config_toml.as_deref()).unwrap_or(TEMPLATE);
-    let text = configure(places, bundle, text).map_err(|source| ProvisionError::Config { path: config_path, source })?;
+    let text =
+        configure(places, bundle, text).map_err(|source| ProvisionError::Config { path: config_path, source })?;
 
     let new = places.new();
     remove(&new)?;
@@ -405,7 +410,11 @@ fn configure(places: &Places, bundle: &Bundle, text: &str) -> Result<String, Edi
         ),
     ];
     if let Some(repository) = &bundle.repository {
-        sections.push(("ota", vec![("repository", value(repository)), ("root_file", value(ROOT))]));
+        let mut keys = vec![("repository", value(repository)), ("root_file", value(ROOT))];
+        // A web server that asks who comes is told the same.
+        keys.push(("cert_file", path(holdings.certificate_path())));
+        keys.push(("key_file", path(holdings.key_path())));
+        sections.push(("ota", keys));
     }
     let table: Table = text.parse().unwrap_or_default();
     let said = table.get("paths").and_then(|p| p.get("state_dir")).and_then(Value::as_str);

@@ -96,7 +96,9 @@ pub fn due(record: &Record, paper: &Paper, now: Option<Wall>, share: f32) -> boo
         return false;
     }
     // A clock that was set back makes no long wait of it.
-    let waits = |until: Wall| now.is_some_and(|now| now < until && until.unix_ms() - now.unix_ms() <= AGAIN_AFTER.as_millis() as i64);
+    let waits = |until: Wall| {
+        now.is_some_and(|now| now < until && until.unix_ms() - now.unix_ms() <= AGAIN_AFTER.as_millis() as i64)
+    };
     if record.not_before_unix_ms.is_some_and(waits) {
         return false;
     }

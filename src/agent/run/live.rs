@@ -29,7 +29,9 @@ use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::alert::NORMAL;
 use crate::contract::outbox::{Outbox, OutboxError};
-use crate::contract::result::{CertificateInstalled, ArmingReport, AuditReport, ClipSent, Diagnostics, OverridesReport, Snapshot};
+use crate::contract::result::{
+    ArmingReport, AuditReport, CertificateInstalled, ClipSent, Diagnostics, OverridesReport, Snapshot,
+};
 
 /// A snapshot that is sent is at most so wide,
 const SNAPSHOT_WIDTH: u32 = 640;
@@ -254,7 +256,9 @@ impl Device for Live {
 
     fn install_certificate(&self, certificate_pem: &str) -> Result<CertificateInstalled, Refusal> {
         let Some(identity) = &self.parts.identity else {
-            return Err(Refusal::Impossible("this device was not provisioned: its certificates are files of its own".into()));
+            return Err(Refusal::Impossible(
+                "this device was not provisioned: its certificates are files of its own".into(),
+            ));
         };
         identity.install(certificate_pem).map_err(|e| {
             let why = Chain(&e).to_string();

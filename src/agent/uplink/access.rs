@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use rumqttc::{AckMode, LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use tokio::sync::watch;
 
 use super::error::{Cause, SessionError, words};
 use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, RECEIVE_MAXIMUM, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};

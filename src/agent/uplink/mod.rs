@@ -142,7 +142,8 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, adapters, device, counter_file, outbox, links, desk, health, clock, stop, beat, link, shown } = parts;
+    let Parts { mqtt, adapters, device, counter_file, outbox, links, desk, health, clock, stop, beat, link, shown } =
+        parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);

@@ -163,7 +163,9 @@ fn connect_error(to: &Broker, e: ConnectionError) -> SessionError {
             SessionError::Refused { broker, why, pace }
         }
         ConnectionError::Tls(TlsError::Io(e)) => unreachable(Box::new(e)),
-        ConnectionError::Tls(e) => SessionError::Tls { broker, source: words(&e), pace: Pace::Slowly, by_broker: false },
+        ConnectionError::Tls(e) => {
+            SessionError::Tls { broker, source: words(&e), pace: Pace::Slowly, by_broker: false }
+        }
         ConnectionError::Timeout(_) => unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()).into()),
         e => match network_error(e) {
             Ok(e) => match tls::error_in(&e) {

@@ -213,9 +213,15 @@ pub fn run(args: EnrolArgs) -> anyhow::Result<ExitCode> {
             let pem = text(&request)?;
             let answer = office(with.lives())?.answer(&pem, with.read()?, now)?;
             write_answer(&to, &answer)?;
-            out.line(format_args!("{}: the answer to {}; on it: vedette provision --answer FILE", to.display(), answer.name()))?;
+            out.line(format_args!(
+                "{}: the answer to {}; on it: vedette provision --answer FILE",
+                to.display(),
+                answer.name()
+            ))?;
         }
-        What::Server { names, issue } => issue.carry_out(&office(Lives::default())?, "server", Subject::Server(names), &mut out)?,
+        What::Server { names, issue } => {
+            issue.carry_out(&office(Lives::default())?, "server", Subject::Server(names), &mut out)?
+        }
         What::Client { name, issue } => {
             // It becomes the name of a file too.
             let plain = name.parse::<crate::contract::topics::Name>().context("a consumer's or a manager's name")?;
@@ -246,7 +252,7 @@ pub fn run(args: EnrolArgs) -> anyhow::Result<ExitCode> {
 fn open(ca: &Path, passphrase: &Passphrase, lives: Lives) -> anyhow::Result<Office> {
     let authority = Authority::open(ca)?;
     let signer = authority.unlock(&passphrase.get(&authority.key_path().display().to_string())?)?;
-    Ok(Office { authority, signer, lives })
+    Ok(Office::new(authority, signer, lives))
 }
 
 impl WithArgs {
@@ -270,7 +276,9 @@ impl WithArgs {
         for broker in &surroundings.brokers {
             match config::parse_broker(broker) {
                 Err(why) => bail!("--broker {broker}: {why}"),
-                Ok(broker) if !broker.tls => bail!("--broker: a device shows its certificate over TLS: mqtts:// or wss://"),
+                Ok(broker) if !broker.tls => {
+                    bail!("--broker: a device shows its certificate over TLS: mqtts:// or wss://")
+                }
                 Ok(_) => {}
             }
         }

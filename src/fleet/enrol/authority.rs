@@ -80,13 +80,17 @@ pub enum AuthorityError {
         certificate: PathBuf,
     },
     /// Too long a name for X.509.
-    #[error("{0:?} has more than {LONGEST_NAME} characters, and a certificate's name has no room for them: shorten site or device")]
+    #[error(
+        "{0:?} has more than {LONGEST_NAME} characters, and a certificate's name has no room for them: shorten site or device"
+    )]
     LongName(String),
     /// No name or address.
     #[error("{0:?} is neither a host's name nor an address")]
     Host(String),
     /// It would go on after its authority has ended.
-    #[error("the authority's certificate expires {0}, before what was to be signed: make a new authority, or ask for fewer days")]
+    #[error(
+        "the authority's certificate expires {0}, before what was to be signed: make a new authority, or ask for fewer days"
+    )]
     Outlives(String),
     /// Signing failed.
     #[error("could not be signed")]

@@ -59,7 +59,9 @@ pub enum LineError {
         why: String,
     },
     /// It lets us in and not listen.
-    #[error("the broker at {0} does not let this user hear the devices: see `user fleet-enrol` in deploy/mosquitto/acl")]
+    #[error(
+        "the broker at {0} does not let this user hear the devices: see `user fleet-enrol` in deploy/mosquitto/acl"
+    )]
     Deaf(String),
 }
 
@@ -241,5 +243,6 @@ fn tls(ca: &Path, cert: &Path, key: &Path) -> Result<ClientConfig, LineError> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(authorities);
-    Ok(builder.with_client_auth_cert(certificates(cert)?, PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?)?)
+    Ok(builder
+        .with_client_auth_cert(certificates(cert)?, PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?)?)
 }

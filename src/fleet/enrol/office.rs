@@ -6,7 +6,9 @@
 //!
 //! A crash between two of these leaves at most a signature that nobody has seen.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use age::secrecy::SecretString;
@@ -115,9 +117,28 @@ pub struct Office {
     pub signer: Signer,
     /// For how long.
     pub lives: Lives,
+    /// Whom there is nothing to do for: with which certificate a device was settled when that was last looked at. A service
+    /// that connects hears ten thousand devices say so at once.
+    settled: Mutex<Option<BTreeMap<String, String>>>,
 }
 
 impl Office {
+    /// With this authority.
+    pub fn new(authority: Authority, signer: Signer, lives: Lives) -> Office {
+        Office { authority, signer, lives, settled: Mutex::default() }
+    }
+
+    fn is_settled(&self, name: &str, serial: &str) -> Result<bool, OfficeError> {
+        let mut settled = self.settled.lock().expect("nobody panics under it");
+        if settled.is_none() {
+            let registry = Registry::read(self.authority.dir())?;
+            let pairs =
+                registry.devices.iter().filter_map(|(name, holder)| Some((name.clone(), holder.settled()?.to_owned())));
+            *settled = Some(pairs.collect());
+        }
+        Ok(settled.as_ref().and_then(|s| s.get(name)).is_some_and(|s| s == serial))
+    }
+
     /// Makes the bundle of a device, with a key of its own for the way.
     pub fn bundle(&self, name: &str, with: Surroundings, now: Wall) -> Result<Bundle, OfficeError> {
         let key = secret_key::generate().map_err(AuthorityError::from)?;
@@ -207,7 +228,7 @@ impl Office {
         let reused = locked.registry.knows_key(&request.key_digest);
         let holder = enrolled(&mut locked.registry, from)?;
         let known = holder.certificates.iter().find(|c| c.request.as_ref() == Some(&request.digest));
-        if let Some(known) = known.filter(|c| !c.is_withdrawn()) {
+        if let Some(known) = known.filter(|c| c.standing == Standing::Issued) {
             return Ok(known.clone());
         }
         if reused {
@@ -227,6 +248,9 @@ impl Office {
     /// A device says that it is connected with the certificate of this number: what it had before is withdrawn. Whether
     /// that changed the revocation list, which is then written.
     pub fn settle(&self, name: &str, serial: &str, now: Wall) -> Result<bool, OfficeError> {
+        if self.is_settled(name, serial)? {
+            return Ok(false);
+        }
         let mut locked = Locked::open(self.authority.dir())?;
         let withdrawn = locked.registry.withdrawn().count();
         let changed = enrolled(&mut locked.registry, name)?.settle(serial, now);
@@ -235,6 +259,9 @@ impl Office {
             self.write_crl(&mut locked, now)?;
         } else if changed {
             locked.save(now)?;
+        }
+        if let Some(settled) = self.settled.lock().expect("nobody panics under it").as_mut() {
+            settled.insert(name.to_owned(), serial.to_owned());
         }
         Ok(list_changed)
     }
@@ -300,8 +327,9 @@ fn issued(signed: &Signed, purpose: Purpose, now: Wall, request: Option<String>,
         issued_unix_ms: now,
         not_after_unix_ms: signed.paper.not_after,
         key: signed.paper.key.clone(),
+        // Who asked over the broker may have to be told again.
+        pem: if request.is_some() { signed.pem.clone() } else { String::new() },
         request,
         bundle,
-        pem: signed.pem.clone(),
     }
 }

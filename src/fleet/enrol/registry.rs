@@ -99,7 +99,9 @@ pub struct Issued {
     /// The bundle or answer that it went out with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Uuid>,
-    /// It, with what leads to the authority, in PEM: the same request is answered with the same certificate.
+    /// It, with what leads to the authority, in PEM, until its holder has it: the same request is answered with the same
+    /// certificate.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pem: String,
 }
 
@@ -112,6 +114,7 @@ impl Issued {
     fn withdraw(&mut self, standing: Standing, now: Wall) {
         if !self.is_withdrawn() {
             (self.standing, self.since_unix_ms) = (standing, now);
+            self.pem.clear();
         }
     }
 }
@@ -136,6 +139,13 @@ impl Holder {
         alive().find(|c| c.standing == Standing::Current).or_else(|| alive().next())
     }
 
+    /// The one that it has, where those before it are all done with.
+    pub fn settled(&self) -> Option<&str> {
+        let at = self.certificates.iter().rposition(|c| c.standing == Standing::Current)?;
+        let alone = self.revoked_unix_ms.is_none() && self.certificates[..at].iter().all(Issued::is_withdrawn);
+        alone.then(|| self.certificates[at].serial.as_str())
+    }
+
     /// Its certificate of this number.
     pub fn certificate(&self, serial: &str) -> Option<&Issued> {
         self.certificates.iter().find(|c| c.serial == serial)
@@ -154,6 +164,7 @@ impl Holder {
         let current = &mut self.certificates[at];
         if current.standing != Standing::Current {
             (current.standing, current.since_unix_ms) = (Standing::Current, now);
+            current.pem.clear();
         }
         before != self.certificates
     }

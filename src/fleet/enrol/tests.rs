@@ -35,7 +35,7 @@ fn office() -> (TempDir, Office) {
         Authority::init(dir.path(), "A fleet of a test", &secret("root horse"), Some(&secret("issuing horse")), now());
     let authority = authority.unwrap();
     let signer = authority.unlock(&secret("issuing horse")).unwrap();
-    (dir, Office { authority, signer, lives: Lives::default() })
+    (dir, Office::new(authority, signer, Lives::default()))
 }
 
 fn surroundings() -> Surroundings {
@@ -110,7 +110,8 @@ fn what_is_signed_is_what_openssl_and_rustls_want_of_a_client() {
     let foreign = papers::holds(&answer.certificate_pem, "depot/gate-1", &other.authority.root_pem, now());
     assert!(foreign.unwrap_err().to_string().contains("has not signed it"));
     // A broker's certificate is none of a client, nor the other way round.
-    let (server, key) = office.issue(&Subject::Server(vec!["127.0.0.1".into(), "b.example".into()]), DAY, now()).unwrap();
+    let (server, key) =
+        office.issue(&Subject::Server(vec!["127.0.0.1".into(), "b.example".into()]), DAY, now()).unwrap();
     assert!(papers::holds(&server, "broker", &office.authority.root_pem, now()).is_err());
     assert!(key.expose_secret().contains("PRIVATE KEY"));
     assert!(matches!(
@@ -278,7 +279,7 @@ fn an_authority_may_do_without_an_issuing_one() {
     let authority = Authority::init(dir.path(), "One", &secret("root horse"), None, now()).unwrap();
     let signer = Authority::open(dir.path()).unwrap().unlock(&secret("root horse")).unwrap();
     let lives = Lives { bundle: Duration::from_secs(60), ..Lives::default() };
-    let office = Office { authority, signer, lives };
+    let office = Office::new(authority, signer, lives);
     let bundle = office.bundle("depot/gate-1", Surroundings { repository: None, ..surroundings() }, now()).unwrap();
     assert_eq!(bundle.certificate_pem.matches("BEGIN").count(), 1);
     assert!(bundle.check(None, now()).is_ok());

@@ -69,19 +69,20 @@ pub fn run(args: &RenewArgs, ca: &Path, office: &Office) -> anyhow::Result<ExitC
         }),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        if !args.watch {
-            return Ok(service.once().await?);
-        }
-        let stop = StopToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            ended = service.watch(&stop) => Ok(ended?),
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-        }
-    })
-    .map(|()| ExitCode::SUCCESS)
+    runtime
+        .block_on(async {
+            if !args.watch {
+                return Ok(service.once().await?);
+            }
+            let stop = StopToken::new();
+            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            tokio::select! {
+                ended = service.watch(&stop) => Ok(ended?),
+                _ = terminate.recv() => Ok(()),
+                _ = interrupt.recv() => Ok(()),
+            }
+        })
+        .map(|()| ExitCode::SUCCESS)
 }
 
 fn tell(answer: &Answer) {

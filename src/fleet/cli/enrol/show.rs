@@ -48,12 +48,16 @@ pub fn list(ca: &Path, json: bool, now: Wall, out: &mut Out) -> anyhow::Result<(
             false => {
                 let until = row.not_after.as_deref().unwrap_or("-");
                 let (serial, groups) = (row.serial.unwrap_or("-"), row.groups.join(","));
-                out.line(format_args!("{name:32} {:12} {serial:32} {until} {groups}", row.state).to_string().trim_end())?;
+                out.line(
+                    format_args!("{name:32} {:12} {serial:32} {until} {groups}", row.state).to_string().trim_end(),
+                )?;
             }
         }
     }
     match registry.crl_next_unix_ms {
-        Some(next) if !json => out.line(format_args!("revocation list {}: until {}", registry.crl_number, next.rfc3339()))?,
+        Some(next) if !json => {
+            out.line(format_args!("revocation list {}: until {}", registry.crl_number, next.rfc3339()))?
+        }
         _ => {}
     }
     Ok(())
