@@ -79,7 +79,7 @@ pub enum HoldingsError {
 /// Who the device is, and which step is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    version: u32,
+    pub(super) version: u32,
     /// Where it stands.
     pub site: String,
     /// The device.

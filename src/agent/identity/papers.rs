@@ -110,9 +110,7 @@ pub fn holds(pem: &str, name: &str, authorities_pem: &str, now: Wall) -> Result<
         // The second: by one that bears the same name.
         rustls::Error::InvalidCertificate(
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
-        ) => {
-            not(&"the authority that this device was given has not signed it")
-        }
+        ) => not(&"the authority that this device was given has not signed it"),
         rustls::Error::InvalidCertificate(rustls::CertificateError::ExpiredContext { .. }) => not(&format_args!(
             "it expired {}, and by this device's clock it is {}",
             paper.not_after.rfc3339(),

@@ -158,14 +158,16 @@ impl Service<'_> {
         match event {
             Event::Incoming(Packet::Publish(publish)) => {
                 let Ok(topic) = std::str::from_utf8(&publish.topic) else { return Ok(()) };
-                let done = answer(self.office, topic, &publish.payload, self.clock.wall());
-                if let Answer::Send { topic, payload, .. } = &done {
-                    let sent = client.try_publish(topic.clone(), payload.clone(), PublishOptions::at_least_once());
-                    sent.map_err(|e| self.lost(&e))?;
-                }
-                (self.tell)(&done);
-                if matches!(done, Answer::Withdrawn(_)) {
-                    (self.on_crl)();
+                for done in answer(self.office, topic, &publish.payload, self.clock.wall()) {
+                    (self.tell)(&done);
+                    match done {
+                        Answer::Send { topic, payload, .. } => {
+                            let sent = client.try_publish(topic, payload, PublishOptions::at_least_once());
+                            sent.map_err(|e| self.lost(&e))?;
+                        }
+                        Answer::Withdrawn(_) => (self.on_crl)(),
+                        Answer::Refused { .. } => {}
+                    }
                 }
                 Ok(())
             }

@@ -1,8 +1,8 @@
 //! What follows from what a device says of its certificate: its request is answered, or what it had before is withdrawn.
 //!
 //! ```text
-//!   identity message ─┬─ requested ─► in its own name, enrolled, a new key? ─► signed ─► `install_certificate`
-//!                     └─ settled ───► the certificates before this one go on the revocation list
+//!   identity message ─► connected with which? ─► the certificates before that one go on the revocation list
+//!                    └─ requested ─► in its own name, enrolled, a new key? ─► signed ─► `install_certificate`
 //! ```
 //!
 //! What does not belong here: MQTT (`line`).
@@ -18,11 +18,9 @@ use crate::contract::topics::{Channel, DeviceTopics, Name};
 /// Larger than any such message.
 const LARGEST_BYTES: usize = 64 * 1024;
 
-/// What is to be done for a message.
+/// What was done for a message, and is to be.
 #[derive(Debug)]
 pub enum Answer {
-    /// Nothing.
-    Nothing,
     /// This goes to the device.
     Send {
         /// Its name.
@@ -46,27 +44,30 @@ pub enum Answer {
 }
 
 /// Deals with a message of the broker's.
-pub fn answer(office: &Office, topic: &str, payload: &[u8], now: Wall) -> Answer {
-    let Ok((device, Channel::Identity)) = DeviceTopics::parse(topic) else { return Answer::Nothing };
+pub fn answer(office: &Office, topic: &str, payload: &[u8], now: Wall) -> Vec<Answer> {
+    let Ok((device, Channel::Identity)) = DeviceTopics::parse(topic) else { return Vec::new() };
     if payload.len() > LARGEST_BYTES {
-        return Answer::Nothing;
+        return Vec::new();
     }
-    let Ok(message) = serde_json::from_slice::<IdentityMessage>(payload) else { return Answer::Nothing };
+    let Ok(message) = serde_json::from_slice::<IdentityMessage>(payload) else { return Vec::new() };
     let name = device.broker_user();
-    let done = match (message.status.state, &message.status.request_pem) {
-        (IdentityState::Requested, Some(request)) => office.renew(&name, request, now).map(|issued| Answer::Send {
+    let refused = |why| Answer::Refused { device: name.clone(), why };
+    // Whatever it asks for, it says with which it is connected: the certificates before that one are done with.
+    let mut done = match office.settle(&name, &message.status.serial, now) {
+        Ok(true) => vec![Answer::Withdrawn(name.clone())],
+        Ok(false) => Vec::new(),
+        Err(why) => return vec![refused(why)],
+    };
+    if let (IdentityState::Requested, Some(request)) = (message.status.state, &message.status.request_pem) {
+        let sent = office.renew(&name, request, now).map(|issued| Answer::Send {
             device: name.clone(),
             topic: device.topic(&Channel::Command(order(&issued.serial))),
             payload: render(issued.pem),
             serial: issued.serial,
-        }),
-        (IdentityState::Settled, _) => office.settle(&name, &message.status.serial, now).map(|changed| match changed {
-            true => Answer::Withdrawn(name.clone()),
-            false => Answer::Nothing,
-        }),
-        (IdentityState::Requested | IdentityState::Switching, _) => return Answer::Nothing,
-    };
-    done.unwrap_or_else(|why| Answer::Refused { device: name, why })
+        });
+        done.push(sent.unwrap_or_else(refused));
+    }
+    done
 }
 
 /// A new id each time: a device that could not carry it out is asked again, and one that has done it says so.

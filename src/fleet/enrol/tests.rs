@@ -1,6 +1,6 @@
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use age::secrecy::{ExposeSecret, SecretString};
@@ -14,7 +14,11 @@ use super::secret_key::KeyFileError;
 use crate::agent::identity::bundle::{Bundle, BundleError};
 use crate::agent::identity::key::PrivateKey;
 use crate::agent::identity::papers::{self, Paper};
-use crate::base::clock::{Clock, SystemClock, Wall};
+use crate::agent::identity::provision::{self, Places};
+use crate::agent::identity::renewal::{Came, Identity, InstallError, Shown};
+use crate::base::clock::{Clock, ManualClock, SystemClock, Wall};
+use crate::base::digest;
+use crate::contract::identity::IdentityState;
 
 fn secret(text: &str) -> SecretString {
     SecretString::from(text.to_owned())
@@ -283,4 +287,60 @@ fn an_authority_may_do_without_an_issuing_one() {
     let bundle = office.bundle("depot/gate-1", Surroundings { repository: None, ..surroundings() }, now()).unwrap();
     assert_eq!(bundle.certificate_pem.matches("BEGIN").count(), 1);
     assert!(bundle.check(None, now()).is_ok());
+}
+
+#[test]
+fn a_device_takes_the_certificate_that_it_asked_for_and_no_other() {
+    let (_dir, office) = office();
+    let device = tempfile::tempdir().unwrap();
+    let (config_dir, state_dir) = (device.path().join("etc"), device.path().join("state"));
+    let places = Places { config_dir, state_dir: state_dir.clone(), owner: None };
+    let bundle = office.bundle("depot/gate-1", surroundings(), now()).unwrap();
+    provision::provision(&places, &bundle, false, now()).unwrap();
+    let clock = Arc::new(ManualClock::new(now()));
+    let open = || Identity::open(&state_dir, 0.33, clock.clone()).unwrap().unwrap();
+    let identity = open();
+    let travelled = identity.status();
+    assert_eq!((travelled.state, travelled.travelled), (IdentityState::Settled, true));
+    assert!(identity.install(&bundle.certificate_pem).is_ok(), "the same again changes nothing");
+    let other = PrivateKey::generate().unwrap().request("depot/gate-1").unwrap();
+    let other = office.renew("depot/gate-1", &other, now()).unwrap();
+    assert!(matches!(identity.install(&other.pem), Err(InstallError::NotAsked)));
+
+    identity.look(None).unwrap();
+    let request = identity.status().request_pem.unwrap();
+    assert_eq!(open().status().request_pem.as_ref(), Some(&request), "also after a restart");
+    assert!(matches!(identity.install(&other.pem), Err(InstallError::OtherKey)));
+    let (_foreign_dir, foreign) = self::office();
+    foreign.bundle("depot/gate-1", surroundings(), now()).unwrap();
+    let stranger = foreign.renew("depot/gate-1", &request, now()).unwrap();
+    let refused = identity.install(&stranger.pem).unwrap_err();
+    assert!(refused.to_string().contains("has not signed it"), "{refused}");
+    let good = office.renew("depot/gate-1", &request, now()).unwrap();
+    clock.step_wall(now() + 91 * DAY);
+    let late = identity.install(&good.pem).unwrap_err();
+    assert!(late.to_string().contains("it expired"), "{late}");
+    clock.step_wall(now());
+    assert_eq!(identity.install(&good.pem).unwrap().serial, good.serial);
+
+    let switching = identity.status();
+    assert_eq!((switching.state, &switching.serial), (IdentityState::Switching, &travelled.serial));
+    let shown = |pem: &str, came| Shown { certificate: digest::of_bytes(pem.as_bytes()), came };
+    identity.heed(&shown(&bundle.certificate_pem, Came::Accepted)).unwrap();
+    assert_eq!(open().status().state, IdentityState::Switching, "it was the old one that was accepted");
+    identity.heed(&shown(&good.pem, Came::Refused("revoked".into()))).unwrap();
+    let back = identity.status();
+    assert_eq!((back.state, &back.serial, back.travelled), (IdentityState::Settled, &travelled.serial, true));
+    assert!(back.trouble.unwrap().contains("revoked"));
+    identity.look(Some(now())).unwrap();
+    assert_eq!(identity.status().state, IdentityState::Settled, "not at once");
+    identity.look(Some(now() + DAY)).unwrap();
+    let request = identity.status().request_pem.unwrap();
+    let next = office.renew("depot/gate-1", &request, now()).unwrap();
+    identity.install(&next.pem).unwrap();
+    let identity = open();
+    identity.heed(&shown(&next.pem, Came::Accepted)).unwrap();
+    let settled = identity.status();
+    assert_eq!((settled.state, settled.serial, settled.travelled), (IdentityState::Settled, next.serial, false));
+    assert!(settled.trouble.is_none() && settled.request_pem.is_none());
 }

@@ -87,7 +87,6 @@ pub fn run(args: &RenewArgs, ca: &Path, office: &Office) -> anyhow::Result<ExitC
 
 fn tell(answer: &Answer) {
     match answer {
-        Answer::Nothing => {}
         Answer::Send { device, serial, .. } => eprintln!("{device}: certificate {serial} is on its way"),
         Answer::Withdrawn(device) => eprintln!("{device}: has its new certificate; the ones before it are revoked"),
         Answer::Refused { device, why } => eprintln!("{device}: refused: {}", Chain(why)),
