@@ -18,6 +18,8 @@ mod contract;
 mod daemon;
 mod disk;
 mod discovery;
+#[cfg(feature = "fleet")]
+mod enrolment_walkthrough;
 mod faults;
 mod faults_rtsp;
 #[cfg(feature = "fleet")]
@@ -44,6 +46,10 @@ mod ota_trials;
 mod rollout;
 #[cfg(feature = "fleet")]
 mod rollout_store;
+#[cfg(feature = "fleet")]
+mod provisioning;
+#[cfg(feature = "fleet")]
+mod renewal;
 mod rtsp_oddities;
 mod service;
 mod tensorrt;

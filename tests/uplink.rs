@@ -371,6 +371,7 @@ pub fn plain(port: u16) -> Mqtt {
         credentials_file: None,
         heartbeat_every: Duration::from_secs(2),
         keep_alive: Duration::from_secs(5),
+        renew_at: 0.33,
         consumers: vec!["soc".into()],
         keep: Duration::from_secs(3600),
     }
@@ -433,6 +434,7 @@ impl Agent {
             stop: stop.clone(),
             beat: Beat::detached(),
             link: tell,
+            shown: watch::channel(None).0,
         };
         Agent { outbox, health, stop, link, parts: Some(parts), thread: None, _dir: dir }
     }

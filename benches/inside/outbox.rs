@@ -157,6 +157,7 @@ async fn drain(setup: &Setup, store: &Store, clock: Arc<dyn Clock>) -> anyhow::R
         stop: stop.clone(),
         beat: Beat::detached(),
         link,
+        shown: watch::channel(None).0,
     }));
     let (mut ids, mut most_mb, mut last) = (HashSet::new(), resident_mb(), 0);
     let mut drained = Drained { seconds: 0.0, payload_bytes: 0, repeated: 0, out_of_order: 0 };

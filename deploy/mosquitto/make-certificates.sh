@@ -14,8 +14,8 @@
 # rules know it. All are of X.509 version 3 and valid for DAYS days (730; the authority for ten times as long).
 # Nothing that is there is overwritten: to renew a certificate, move the old files away.
 #
-# For trials and small sites. It revokes nothing and renews nothing by itself: a fleet uses an authority of its own (or
-# `vedette-fleet enrol`, once there is one).
+# For trials and small sites. It revokes nothing and renews nothing by itself: a fleet uses `vedette-fleet enrol`, or an
+# authority of its own (deploy/fleet/enrolment.md).
 set -euo pipefail
 umask 077
 DAYS=${DAYS:-730}

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod health;
+pub mod identity;
 pub mod capture;
 pub mod ring;
 pub mod infer;

@@ -123,6 +123,13 @@ pub enum Command {
         #[serde(default)]
         release: Option<u64>,
     },
+    /// Use this certificate, which the device has asked for (see the `identity` messages), from the next connection on; where
+    /// the broker refuses it, the device goes back to the one before. The same again changes nothing. Result: `serial`,
+    /// `not_after`.
+    InstallCertificate {
+        /// The certificate, and after it what leads to the authority, in PEM; at most 16 KiB.
+        certificate_pem: String,
+    },
     /// Read the configuration file again. Result: `changes`, what it changed and what needs a restart.
     Reload {},
     /// End the daemon in good order; systemd starts it again.

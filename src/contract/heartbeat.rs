@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alert::ClockState;
+use super::identity::IdentityStatus;
 use super::outbox::OutboxStatus;
 use super::state::{ArmingState, CameraCondition, CameraStatus, DeviceFacts, Origin};
 use super::update::UpdateStatus;
@@ -305,6 +306,10 @@ pub trait HealthSource: Send + Sync {
     fn facts(&self) -> DeviceFacts;
     /// How it stands with its updates; none where it takes none.
     fn update(&self) -> Option<UpdateStatus> {
+        None
+    }
+    /// How it stands with its certificate; none where it was not provisioned with one.
+    fn identity(&self) -> Option<IdentityStatus> {
         None
     }
     /// Its cameras.

@@ -9,6 +9,7 @@ pub mod alert;
 pub mod cloudevent;
 pub mod command;
 pub mod heartbeat;
+pub mod identity;
 pub mod notice;
 pub mod outbox;
 pub mod result;

@@ -42,6 +42,8 @@ pub struct Results {
     pub update_model: UpdateOffered,
     /// `cancel_update`
     pub cancel_update: UpdateOffered,
+    /// `install_certificate`
+    pub install_certificate: CertificateInstalled,
     /// `reload`
     pub reload: Reloaded,
     /// `restart`
@@ -69,6 +71,15 @@ pub struct IncidentRaised {
 pub struct UpdateOffered {
     /// Its id: `id` in the `update` messages.
     pub update: Uuid,
+}
+
+/// A certificate that the device shows from its next connection on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateInstalled {
+    /// Its serial number, hexadecimal.
+    pub serial: String,
+    /// RFC 3339, UTC: until when it is valid.
+    pub not_after: String,
 }
 
 /// Messages that go again.

@@ -7,6 +7,7 @@ use super::ack::Ack;
 use super::cloudevent::{AlertEvent, NoticeEvent, UpdateEvent};
 use super::command::{CommandStatus, Request};
 use super::heartbeat::{Heartbeat, OutboxState};
+use super::identity::IdentityMessage;
 use super::result::Results;
 use super::state::{CameraState, DeviceState};
 use super::update::UpdateMessage;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("notice.schema.json", schema_for!(NoticeEvent)),
         ("update_step.schema.json", schema_for!(UpdateEvent)),
         ("update.schema.json", schema_for!(UpdateMessage)),
+        ("identity.schema.json", schema_for!(IdentityMessage)),
         ("state.schema.json", schema_for!(DeviceState)),
         ("camera.schema.json", schema_for!(CameraState)),
         ("heartbeat.schema.json", schema_for!(Heartbeat)),

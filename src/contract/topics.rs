@@ -8,6 +8,7 @@
 //!                               /heartbeat         retained
 //!                               /outbox            retained
 //!                               /update            retained: how it stands with its model and a release of one
+//!                               /identity          retained: its certificate, and its request for the next
 //!                               /ack/{consumer}    towards the device: what a consumer has committed
 //!                               /cmd/{id}          towards the device: what somebody asks of it
 //!                               /cmd/{id}/status   what has become of that, retained for a day
@@ -83,6 +84,8 @@ pub enum Channel {
     Outbox,
     /// The model, and a release on its way.
     Update,
+    /// The certificate, and a request for the next.
+    Identity,
     /// What a consumer has committed.
     Ack(Name),
     /// What somebody asks of the device; the sender's id.
@@ -100,6 +103,7 @@ impl fmt::Display for Channel {
             Channel::Heartbeat => f.write_str("heartbeat"),
             Channel::Outbox => f.write_str("outbox"),
             Channel::Update => f.write_str("update"),
+            Channel::Identity => f.write_str("identity"),
             Channel::Ack(consumer) => write!(f, "ack/{consumer}"),
             Channel::Command(id) => write!(f, "cmd/{id}"),
             Channel::CommandStatus(id) => write!(f, "cmd/{id}/status"),
@@ -167,6 +171,7 @@ impl DeviceTopics {
             [site, device, "heartbeat"] => (site, device, Channel::Heartbeat),
             [site, device, "outbox"] => (site, device, Channel::Outbox),
             [site, device, "update"] => (site, device, Channel::Update),
+            [site, device, "identity"] => (site, device, Channel::Identity),
             [site, device, "alerts", camera] => (site, device, Channel::Alerts(camera.parse()?)),
             [site, device, "camera", camera] => (site, device, Channel::Camera(camera.parse()?)),
             [site, device, "ack", consumer] => (site, device, Channel::Ack(consumer.parse()?)),
@@ -225,6 +230,7 @@ mod tests {
             Just(Channel::Heartbeat),
             Just(Channel::Outbox),
             Just(Channel::Update),
+            Just(Channel::Identity),
         ]
     }
 

@@ -13,3 +13,4 @@ pub mod cli;
 pub mod keys;
 pub mod release;
 pub mod rollout;
+pub mod enrol;

@@ -7,6 +7,8 @@ pub mod bucket;
 pub mod camera;
 #[cfg(feature = "fleet")]
 pub mod fleet;
+#[cfg(feature = "fleet")]
+pub mod enrol;
 pub mod netns;
 pub mod odd_camera;
 pub mod pki;

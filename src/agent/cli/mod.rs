@@ -15,6 +15,7 @@ mod frames;
 mod incidents;
 mod model;
 pub(crate) mod out;
+mod provision;
 mod replay;
 mod run;
 mod status;
@@ -75,6 +76,7 @@ enum Command {
     Status(status::StatusArgs),
     TestAlert(test_alert::TestAlertArgs),
     Demo(demo::DemoArgs),
+    Provision(provision::ProvisionArgs),
 }
 
 /// Whether an error says that something the command was given is bad, rather than that it could not be done.
@@ -185,6 +187,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(args),
         Command::TestAlert(args) => test_alert::run(args),
+        Command::Provision(args) => logs(log::LevelFilter::Warn).and_then(|()| provision::run(args)),
         Command::Demo(args) => logs(log::LevelFilter::Error).and_then(|()| demo::run(args)),
     };
     match ended {

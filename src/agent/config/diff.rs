@@ -322,6 +322,7 @@ impl Changes {
             credentials_file,
             heartbeat_every,
             keep_alive,
+            renew_at,
             consumers,
             keep,
             keep_bytes,
@@ -339,6 +340,7 @@ impl Changes {
         }
         self.at_restart("mqtt.credentials_file", *credentials_file != new.credentials_file);
         self.at_restart("mqtt.heartbeat_s", *heartbeat_every != new.heartbeat_every);
+        self.at_restart("mqtt.renew_at", *renew_at != new.renew_at);
         self.at_restart("mqtt.keep_alive_s", *keep_alive != new.keep_alive);
         self.at_restart("mqtt.consumers", *consumers != new.consumers);
         self.at_restart("mqtt.keep_days", *keep != new.keep);

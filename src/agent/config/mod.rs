@@ -55,7 +55,7 @@ pub use problem::{ConfigError, Problem};
 pub use schedule::{Schedule, Span};
 pub use secret::{SecretError, TlsPem};
 pub use shape::{Mask, Point};
-pub use url::{Broker, endpoint};
+pub use url::{Broker, endpoint, parse_broker};
 
 /// The name of a camera: 1 to 64 of `a-z A-Z 0-9 _ -`, unique on the device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -542,6 +542,9 @@ pub struct Mqtt {
     pub heartbeat_every: Duration,
     /// `keep_alive_s`: 5 to 3600 s; default 30 s.
     pub keep_alive: Duration,
+    /// `renew_at`: the share of its certificate's life that is left when a provisioned device asks for the next, 0.05 to 0.95;
+    /// default 0.33.
+    pub renew_at: f32,
     /// `consumers`: who must confirm an alert before its row is let go; default `["soc"]`; empty: delivery to
     /// the broker is all that is promised.
     pub consumers: Vec<String>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{Fault, Kind, boolean, days, days_long, distinct, integer, name, seconds};
+use super::kind::{Fault, Kind, boolean, days, days_long, distinct, fraction, integer, name, seconds};
 use super::section::Section;
 use super::units::Unit;
 use super::{Broker, ClientFiles, Mqtt, MqttTls, secret, url};
@@ -19,6 +19,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
     let credentials = s.optional("credentials_file", secret::credentials_file(base_dir));
     let heartbeat_every = s.or("heartbeat_s", Duration::from_secs(30), seconds(1..=3600));
     let keep_alive = s.or("keep_alive_s", Duration::from_secs(30), seconds(5..=3600));
+    let renew_at = s.or("renew_at", 0.33, fraction(0.05..=0.95));
     let consumers = s.or("consumers", vec!["soc".to_string()], distinct(name()));
     let keep = s.or("keep_days", days_long(30), days(3650));
     let megabytes = integer(10..=100_000, Some(Unit::Megabytes)).map(|mb| u64::from(mb) * 1_000_000);
@@ -44,6 +45,7 @@ pub(super) fn read(s: &mut Section<'_>, base_dir: &Path) -> Option<Mqtt> {
         credentials_file: credentials?,
         heartbeat_every: heartbeat_every?,
         keep_alive: keep_alive?,
+        renew_at: renew_at?,
         consumers: consumers?,
         keep: keep?,
         keep_bytes: keep_bytes?,

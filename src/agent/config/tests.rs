@@ -368,6 +368,7 @@ fn limits_hold_at_both_ends() {
         ("storage", "keep_incidents_days", ["30", "36500"], ["0", "36501"]),
         ("mqtt", "heartbeat_s", ["1", "3600"], ["0", "3601"]),
         ("mqtt", "keep_alive_s", ["5", "3600"], ["4", "3601"]),
+        ("mqtt", "renew_at", ["0.05", "0.95"], ["0.04", "0.96"]),
         ("mqtt", "keep_days", ["1", "3650"], ["0.5", "3651"]),
     ] {
         for value in right {

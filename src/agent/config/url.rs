@@ -201,6 +201,12 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// A broker's URL, read by the rules of `[mqtt]`; else what is wrong with it.
+pub fn parse_broker(url: &str) -> Result<Broker, String> {
+    let kind = broker();
+    kind.read(&DeValue::String(url.into())).map_err(|fault| format!("{} (allowed: {})", fault.message, kind.allowed))
+}
+
 /// Host (IPv6 without brackets) and port of a camera's URL; 554, or 322 with `rtsps`, unless it says another.
 pub fn endpoint(url: &str) -> Option<(String, u16)> {
     let parts = Parts::of(url, &["rtsp", "rtsps"]).ok()?;

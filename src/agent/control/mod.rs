@@ -13,7 +13,9 @@ use crate::agent::config::CameraId;
 use crate::agent::store::VerdictRow;
 use crate::base::clock::Wall;
 use crate::contract::command::{Command, CommandOutcome, CommandSink, NoRequest, time};
-use crate::contract::result::{Armed, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, UpdateOffered, as_sent};
+use crate::contract::result::{
+    Armed, CertificateInstalled, ClipSent, Diagnostics, Reloaded, Replayed, Snapshot, UpdateOffered, as_sent,
+};
 
 pub use desk::{Clerk, Desk};
 
@@ -69,6 +71,8 @@ pub trait Device: Send + Sync {
     fn update_model(&self, release: u64, rollout: Option<String>) -> Result<Uuid, Refusal>;
     /// Calls a release off; the offer's id.
     fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal>;
+    /// Shows this certificate from the next connection on.
+    fn install_certificate(&self, certificate_pem: &str) -> Result<CertificateInstalled, Refusal>;
     /// Has the daemon end in good order; the service manager starts it again.
     fn restart(&self);
     /// How the device is, in full.
@@ -170,6 +174,9 @@ impl Control {
             Command::CancelUpdate { release } => {
                 CommandOutcome::done(as_sent(&UpdateOffered { update: self.device.cancel_update(release)? }))
             }
+            Command::InstallCertificate { certificate_pem } => {
+                CommandOutcome::done(as_sent(&self.device.install_certificate(&certificate_pem)?))
+            }
             Command::Restart {} => {
                 self.device.restart();
                 CommandOutcome::done(Value::Null)
@@ -265,6 +272,11 @@ mod tests {
 
         fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal> {
             release.map(|_| Uuid::max()).ok_or_else(|| Refusal::Impossible("no release is on its way".into()))
+        }
+
+        fn install_certificate(&self, certificate_pem: &str) -> Result<CertificateInstalled, Refusal> {
+            assert_eq!(certificate_pem, "PEM");
+            Ok(CertificateInstalled { serial: "7".into(), not_after: "2026-03-01T12:00:00Z".into() })
         }
 
         fn restart(&self) {}

@@ -20,6 +20,7 @@ use crate::agent::clip::Rules;
 use crate::agent::config::{self, Applies, CameraId, Config};
 use crate::agent::control::{ArmingWish, Device, Refusal};
 use crate::agent::http::links::Links;
+use crate::agent::identity::renewal::{Identity, InstallError};
 use crate::agent::ota::updates::{UpdateError, Updates};
 use crate::agent::store::{AuditEntry, Store, StoreCounters, StoreError, VerdictRow};
 use crate::agent::upload::{RequestError, Uploads};
@@ -28,7 +29,9 @@ use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::alert::NORMAL;
 use crate::contract::outbox::{Outbox, OutboxError};
-use crate::contract::result::{ArmingReport, AuditReport, ClipSent, Diagnostics, OverridesReport, Snapshot};
+use crate::contract::result::{
+    ArmingReport, AuditReport, CertificateInstalled, ClipSent, Diagnostics, OverridesReport, Snapshot,
+};
 
 /// A snapshot that is sent is at most so wide,
 const SNAPSHOT_WIDTH: u32 = 640;
@@ -57,6 +60,8 @@ pub struct Parts {
     pub serving: Arc<Serving>,
     /// Where releases are offered; empty where the config has no `[ota]`.
     pub updates: OnceLock<Updates>,
+    /// Who the device is, where it was provisioned.
+    pub identity: Option<Arc<Identity>>,
     pub clip_rules: Arc<RwLock<Rules>>,
     pub store: Store,
     pub inbox: Inbox,
@@ -247,6 +252,21 @@ impl Device for Live {
 
     fn cancel_update(&self, release: Option<u64>) -> Result<Uuid, Refusal> {
         self.updates()?.cancel(release).map_err(refusal)
+    }
+
+    fn install_certificate(&self, certificate_pem: &str) -> Result<CertificateInstalled, Refusal> {
+        let Some(identity) = &self.parts.identity else {
+            return Err(Refusal::Impossible(
+                "this device was not provisioned: its certificates are files of its own".into(),
+            ));
+        };
+        identity.install(certificate_pem).map_err(|e| {
+            let why = Chain(&e).to_string();
+            match e {
+                InstallError::Holdings(_) => Refusal::Failed(why),
+                InstallError::NotAsked | InstallError::OtherKey | InstallError::Paper(_) => Refusal::Impossible(why),
+            }
+        })
     }
 
     fn restart(&self) {

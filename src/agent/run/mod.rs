@@ -354,6 +354,7 @@ impl Daemon {
         let ids = config.cameras.iter().map(|c| c.id.clone()).collect();
         let audit = Arc::new(AuditTrail(store.clone()));
         let https = doors::https(&config);
+        let identity = network::identity(&config, &clock);
         let live = Arc::new(Live::new(
             config.clone(),
             overrides,
@@ -361,6 +362,7 @@ impl Daemon {
                 state_dir: config.paths.state_dir.clone(),
                 serving: serving.clone(),
                 updates: OnceLock::new(),
+                identity: identity.clone(),
                 clip_rules,
                 store: store.clone(),
                 inbox: inbox.clone(),
@@ -391,6 +393,7 @@ impl Daemon {
             spawn: &spawn,
             runtime: &runtime,
             https,
+            identity,
         };
         let network = network.start(listener, control, desk);
         if let Some(keeper) = keeper {

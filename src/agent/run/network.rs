@@ -14,6 +14,7 @@ use crate::agent::config::Config;
 use crate::agent::control::{Desk, Refusal};
 use crate::agent::http::links::Links;
 use crate::agent::http::{self, Api, AskUpdates, Install, media, metrics as metrics_page};
+use crate::agent::identity::renewal::{self, Identity};
 use crate::agent::store::Store;
 use crate::agent::uplink;
 use crate::agent::upload::{self, Uploads};
@@ -39,6 +40,22 @@ pub struct Network<'a> {
     pub runtime: &'a Runtime,
     /// HTTPS as the config wants it, if it does.
     pub https: Option<doors::Https>,
+    /// Who the device is, where it was provisioned.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// The identity that the device was provisioned with, if it is the one that `[mqtt]` shows.
+pub fn identity(config: &Config, clock: &Arc<dyn Clock>) -> Option<Arc<Identity>> {
+    let mqtt = config.mqtt.as_ref()?;
+    let client = mqtt.tls.as_ref()?.client.as_ref()?;
+    match Identity::open(&config.paths.state_dir, mqtt.renew_at, clock.clone()) {
+        Ok(identity) => identity.filter(|identity| identity.is_shown_by(&client.cert)).map(Arc::new),
+        Err(e) => {
+            // The certificate may do all the same; that is the uplink's to find out.
+            log::error!("this device's certificate is not renewed: {}", Chain(&e));
+            None
+        }
+    }
 }
 
 /// Answers about updates.
@@ -76,7 +93,9 @@ impl Network<'_> {
         let https = self.https.take();
         let links = https.as_ref().and_then(doors::Https::links);
         let mut tasks = Vec::new();
-        tasks.extend(self.uplink(desk, links.clone()));
+        let (shown, seen) = watch::channel(None);
+        tasks.extend(self.uplink(desk, links.clone(), shown));
+        tasks.extend(self.identity(seen));
         tasks.extend(self.upload());
         tasks.push(self.socket(listener, control, links));
         tasks.extend(https.and_then(|https| self.https(https)));
@@ -84,7 +103,29 @@ impl Network<'_> {
         tasks
     }
 
-    fn uplink(&self, desk: Desk, links: Option<Arc<Links>>) -> Option<Task> {
+    fn identity(&mut self, shown: watch::Receiver<Option<renewal::Shown>>) -> Option<Task> {
+        let (stop, health, clock) = (StopToken::new(), self.health.clone(), self.clock.clone());
+        let tell = self.health.clone();
+        let parts = renewal::Parts {
+            identity: self.identity.take()?,
+            shown,
+            now: Arc::new(move || health.knows_time_of_day().then(|| clock.wall())),
+            tell: Arc::new(move |status| tell.identity_is(status)),
+            stop: stop.clone(),
+            beat: self.spawn.progress.register("identity"),
+        };
+        Some(self.spawn.task(self.runtime, "identity", stop, async {
+            renewal::run(parts).await;
+            Ok(())
+        }))
+    }
+
+    fn uplink(
+        &self,
+        desk: Desk,
+        links: Option<Arc<Links>>,
+        shown: watch::Sender<Option<renewal::Shown>>,
+    ) -> Option<Task> {
         let mqtt = self.config.mqtt.clone()?;
         let (link, link_seen) = watch::channel(uplink::Link::Starting);
         self.health.watch_uplink(Arc::new(self.store.clone()), link_seen);
@@ -106,6 +147,7 @@ impl Network<'_> {
             stop: stop.clone(),
             beat: self.spawn.progress.register("uplink"),
             link,
+            shown,
         };
         Some(self.spawn.task(self.runtime, "uplink", stop, async { uplink::run(parts).await.map_err(Box::from) }))
     }

@@ -11,12 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rumqttc::{AckMode, LastWill, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use tokio::sync::watch;
 
 use super::error::{Cause, SessionError, words};
 use super::session::{Connection, MAX_IN_FLIGHT, NothingInFlight, RECEIVE_MAXIMUM, REQUESTS_AT_ONCE, SESSION_EXPIRY_S};
 use super::tls;
 use crate::agent::config::{self, Broker};
+use crate::agent::identity::renewal::{Came, Shown};
 use crate::base::clock::Clock;
+use crate::base::digest;
+use crate::base::error::Chain;
 use crate::contract::topics::DeviceTopics;
 
 /// How often files are looked at for a change. One that has changed and stands still for another look is taken over:
@@ -33,6 +37,7 @@ pub(super) struct Access {
     clock: Arc<dyn Clock>,
     /// The broker whose turn it is.
     turn: AtomicUsize,
+    shown: watch::Sender<Option<Shown>>,
 }
 
 /// Which files, by what the system says of them without their content; none for one that is not there.
@@ -40,8 +45,13 @@ pub(super) struct Access {
 pub(super) struct Stamp(Vec<Option<[u64; 4]>>);
 
 impl Access {
-    pub(super) fn new(mqtt: config::Mqtt, topics: &DeviceTopics, clock: Arc<dyn Clock>) -> Self {
-        Access { mqtt: Arc::new(mqtt), client_id: topics.broker_user(), clock, turn: AtomicUsize::new(0) }
+    pub(super) fn new(
+        mqtt: config::Mqtt,
+        topics: &DeviceTopics,
+        clock: Arc<dyn Clock>,
+        shown: watch::Sender<Option<Shown>>,
+    ) -> Self {
+        Access { mqtt: Arc::new(mqtt), client_id: topics.broker_user(), clock, turn: AtomicUsize::new(0), shown }
     }
 
     /// How many brokers there are to try.
@@ -63,11 +73,20 @@ impl Access {
     pub(super) async fn connect(&self, will: LastWill) -> Result<Connection, SessionError> {
         let broker = self.broker();
         let papers = self.papers(broker).await.map_err(|source| SessionError::Files { source })?;
-        let stamp = papers.stamp.clone();
+        let (stamp, certificate) = (papers.stamp.clone(), papers.certificate.clone());
         let options = self
             .options(broker, papers, will)
             .map_err(|e| SessionError::Unreachable { broker: broker.to_string(), source: words(&e) })?;
-        Connection::open(options, broker, stamp, self.mqtt.keep_alive).await
+        let opened = Connection::open(options, broker, stamp, self.mqtt.keep_alive).await;
+        if let Some(certificate) = certificate {
+            let came = match &opened {
+                Ok(_) => Came::Accepted,
+                Err(e) if e.is_of_our_certificate() => Came::Refused(Chain(e).to_string()),
+                Err(e) => Came::Failed(Chain(e).to_string()),
+            };
+            self.shown.send_replace(Some(Shown { certificate, came }));
+        }
+        opened
     }
 
     /// Returns when the files are others than they were.
@@ -93,11 +112,15 @@ impl Access {
         let (mqtt, clock, with_tls) = (Arc::clone(&self.mqtt), Arc::clone(&self.clock), broker.tls);
         off_the_runtime(move || {
             let stamp = stamp_of(&mqtt);
-            let tls = match mqtt.tls.as_ref().filter(|_| with_tls) {
-                Some(tls) => Some(Arc::new(tls::client_config(&tls.read()?, &tls.alpn, clock)?)),
-                None => None,
+            let (tls, certificate) = match mqtt.tls.as_ref().filter(|_| with_tls) {
+                Some(tls) => {
+                    let pem = tls.read()?;
+                    let certificate = pem.client.as_ref().map(|(certificate, _)| digest::of_bytes(certificate));
+                    (Some(Arc::new(tls::client_config(&pem, &tls.alpn, clock)?)), certificate)
+                }
+                None => (None, None),
             };
-            Ok(Papers { stamp, tls, credentials: mqtt.credentials()? })
+            Ok(Papers { stamp, tls, certificate, credentials: mqtt.credentials()? })
         })
         .await
     }
@@ -157,6 +180,8 @@ impl Access {
 struct Papers {
     stamp: Stamp,
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// SHA-256 of the device's own, with its chain.
+    certificate: Option<String>,
     credentials: Option<config::Credentials>,
 }
 

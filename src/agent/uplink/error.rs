@@ -32,6 +32,8 @@ pub enum SessionError {
         source: Cause,
         /// How soon to try again.
         pace: Pace,
+        /// The broker has refused, and not this device.
+        by_broker: bool,
     },
     /// The broker answered, and refused the connection or what makes it worth having.
     #[error("the broker at {broker} refused the connection: {why}")]
@@ -82,6 +84,15 @@ pub enum Pace {
 }
 
 impl SessionError {
+    /// Whether it is the broker's word on who the device says it is.
+    pub fn is_of_our_certificate(&self) -> bool {
+        match self {
+            SessionError::Tls { by_broker, .. } => *by_broker,
+            SessionError::Refused { pace, .. } => *pace == Pace::Slowly,
+            _ => false,
+        }
+    }
+
     /// How soon to try again.
     pub fn pace(&self) -> Pace {
         match self {

@@ -15,6 +15,7 @@ use super::line::{Line, Message, Verdict};
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::contract::heartbeat::{HealthSource, Heartbeat, OutboxState};
+use crate::contract::identity::{IdentityMessage, IdentityStatus};
 use crate::contract::outbox::{Outbox, OutboxStatus};
 use crate::contract::state::{
     CONTENT_TYPE, CameraCondition, CameraState, DeviceFacts, DeviceState, Origin, StateReason, WILL_DELAY_S,
@@ -48,6 +49,7 @@ pub(super) struct Said {
     cameras: BTreeMap<String, CameraCondition>,
     outbox: Option<OutboxStatus>,
     update: Option<UpdateStatus>,
+    identity: Option<IdentityStatus>,
     heartbeat: Option<Mono>,
     /// What adapters said, by topic.
     adapted: BTreeMap<String, Vec<u8>>,
@@ -106,6 +108,7 @@ impl Reporter {
             cameras,
             outbox: None,
             update: None,
+            identity: None,
             heartbeat: None,
             adapted,
             refused: BTreeSet::new(),
@@ -141,6 +144,11 @@ impl Reporter {
                 let message = UpdateMessage { origin: self.origin(session), status: status.clone() };
                 self.say(line, &mut said, Channel::Update, &message).await?;
                 said.update = Some(status);
+            }
+            if let Some(status) = self.health.identity().filter(|s| said.identity.as_ref() != Some(s)) {
+                let message = IdentityMessage { origin: self.origin(session), status: status.clone() };
+                self.say(line, &mut said, Channel::Identity, &message).await?;
+                said.identity = Some(status);
             }
             self.adapt(line, &mut said).await?;
             let status = self.outbox_status().await;

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::agent::config;
+use crate::agent::identity::renewal::Shown;
 use crate::base::clock::{Clock, Mono};
 use crate::base::error::Chain;
 use crate::base::progress::Beat;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub beat: Beat,
     /// Where it tells how it stands, for page and doctor.
     pub link: watch::Sender<Link>,
+    /// Where it tells what came of each certificate that it has shown, for the renewal of certificates.
+    pub shown: watch::Sender<Option<Shown>>,
 }
 
 /// How the connection stands.
@@ -139,7 +142,8 @@ pub enum Link {
 /// Keeps a connection until stopped. Fails only where the device's names fit no topic, which a validated config
 /// rules out.
 pub async fn run(parts: Parts) -> Result<(), TopicError> {
-    let Parts { mqtt, adapters, device, counter_file, outbox, links, desk, health, clock, stop, beat, link } = parts;
+    let Parts { mqtt, adapters, device, counter_file, outbox, links, desk, health, clock, stop, beat, link, shown } =
+        parts;
     let topics = DeviceTopics::new(&device.site, &device.id)?;
     let touched = Arc::new(Notify::new());
     let acks = Acks::new(topics.clone(), &mqtt.consumers);
@@ -154,7 +158,7 @@ pub async fn run(parts: Parts) -> Result<(), TopicError> {
     };
     let passing = Passing::new(Adapters::new(&adapters, &topics), mqtt.consumers.is_empty());
     let mut uplink = Uplink {
-        access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock))),
+        access: Arc::new(Access::new(mqtt, &topics, Arc::clone(&clock), shown)),
         counter: SessionCounter::open(counter_file, &*clock),
         ears: Ears { topics: topics.clone(), acks: &acks, desk, odd_ids: Arc::new(Seldom::new(Arc::clone(&clock))) },
         pump: Pump::new(Arc::clone(&outbox), passing, topics, links, Arc::clone(&clock), Arc::clone(&touched)),

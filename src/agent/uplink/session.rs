@@ -163,7 +163,9 @@ fn connect_error(to: &Broker, e: ConnectionError) -> SessionError {
             SessionError::Refused { broker, why, pace }
         }
         ConnectionError::Tls(TlsError::Io(e)) => unreachable(Box::new(e)),
-        ConnectionError::Tls(e) => SessionError::Tls { broker, source: words(&e), pace: Pace::Slowly },
+        ConnectionError::Tls(e) => {
+            SessionError::Tls { broker, source: words(&e), pace: Pace::Slowly, by_broker: false }
+        }
         ConnectionError::Timeout(_) => unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()).into()),
         e => match network_error(e) {
             Ok(e) => match tls::error_in(&e) {
@@ -178,7 +180,8 @@ fn connect_error(to: &Broker, e: ConnectionError) -> SessionError {
 
 fn not_agreed(broker: String, e: &rustls::Error) -> SessionError {
     let (why, pace) = tls::explain(e);
-    SessionError::Tls { broker, source: why.into(), pace }
+    let by_broker = matches!(e, rustls::Error::AlertReceived(_));
+    SessionError::Tls { broker, source: why.into(), pace, by_broker }
 }
 
 /// A session store that remembers that there is nothing to remember.

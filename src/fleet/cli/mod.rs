@@ -6,6 +6,7 @@ mod common;
 mod keys;
 mod release;
 mod rollout;
+mod enrol;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ enum Command {
     Keys(keys::KeysArgs),
     Release(release::ReleaseArgs),
     Rollout(rollout::RolloutArgs),
+    Enrol(enrol::EnrolArgs),
 }
 
 /// Carries out what was asked.
@@ -35,6 +37,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Release(args) => release::run(args),
         Command::Rollout(args) => rollout::run(args),
+        Command::Enrol(args) => enrol::run(args),
     });
     match ended {
         Ok(code) => code,

@@ -33,6 +33,7 @@ use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::queue::Queue;
 use crate::contract::alert::{ClockState, ModelRef};
 use crate::contract::heartbeat::{HealthReport, HealthSource, InferenceHealth, SlowedBy, UploadHealth};
+use crate::contract::identity::IdentityStatus;
 use crate::contract::notice::Trouble;
 use crate::contract::outbox::Outbox;
 use crate::contract::state::{CameraCondition, CameraStatus, DeviceFacts};
@@ -77,6 +78,7 @@ pub struct Health {
     /// `model.stride`
     stride: Option<usize>,
     update: Mutex<Option<UpdateStatus>>,
+    identity: Mutex<Option<IdentityStatus>>,
     seen_by_others: Mutex<BTreeMap<Trouble, String>>,
     version: watch::Sender<u64>,
 }
@@ -121,6 +123,7 @@ impl Health {
             incidents_seen: AtomicU64::new(0),
             stride: config.model.stride,
             update: Mutex::default(),
+            identity: Mutex::default(),
             seen_by_others: Mutex::default(),
             version: watch::Sender::new(0),
         }
@@ -141,6 +144,15 @@ impl Health {
         let mut update = self.update.lock().expect("nothing panics under this lock");
         if update.as_ref() != Some(&status) {
             *update = Some(status);
+            self.version.send_modify(|v| *v += 1);
+        }
+    }
+
+    /// How the device stands with its certificate.
+    pub fn identity_is(&self, status: IdentityStatus) {
+        let mut identity = self.identity.lock().expect("nothing panics under this lock");
+        if identity.as_ref() != Some(&status) {
+            *identity = Some(status);
             self.version.send_modify(|v| *v += 1);
         }
     }
@@ -462,6 +474,10 @@ impl HealthSource for Health {
 
     fn update(&self) -> Option<UpdateStatus> {
         self.update.lock().expect("nothing panics under this lock").clone()
+    }
+
+    fn identity(&self) -> Option<IdentityStatus> {
+        self.identity.lock().expect("nothing panics under this lock").clone()
     }
 
     fn cameras(&self) -> Vec<CameraCondition> {
