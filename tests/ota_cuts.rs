@@ -129,6 +129,13 @@ fn a_model_that_is_damaged_on_the_disk_is_not_served_and_the_one_before_is() {
     std::fs::write(agent.state().join("models/ledger.json"), "{").expect("writable");
     agent.restart();
     assert_eq!((serves(&agent).as_str(), &agent.model()["floor"]), (FACTORY, &1.into()));
+    // Nor does one that is gone lower it, at this start or the next.
+    for _ in 0..2 {
+        agent.terminate();
+        std::fs::remove_file(agent.state().join("models/ledger.json")).expect("it was written anew");
+        agent.restart();
+        assert_eq!(agent.model()["floor"], 1);
+    }
 }
 
 fn agent_digest(agent: &Agent) -> String {

@@ -10,7 +10,7 @@ use vedette::agent::ota::prove::Found;
 use vedette::agent::ota::updates::UpdateError;
 use vedette::contract::update::{UpdateFault, UpdateState};
 
-use crate::common::fleet::{Fleet, repository_with};
+use crate::common::fleet::{Fleet, now, repository_with};
 use crate::common::updating::{Script, Updating};
 use crate::common::wait_for;
 use crate::ota::versions;
@@ -69,8 +69,11 @@ fn a_model_is_refused_or_taken_back_for_each_of_its_failures_and_not_tried_again
         assert_eq!((report.state, report.reason.as_ref().map(|r| r.fault)), (state, Some(fault)), "{report:#?}");
         let status = device.status();
         assert_eq!((status.current.release, status.floor), (Some(1), 1), "{fault:?}: what was proven serves");
-        let again = device.updates.offer(2, None, None).expect_err("it was refused for what it is");
-        assert!(matches!(again, UpdateError::NoOffer(NoOffer::Refused(_))), "{again}");
+        // What the configuration keeps out may be let in by the configuration.
+        if fault != UpdateFault::Incompatible {
+            let again = device.updates.offer(2, None, None).expect_err("it was refused for what it is");
+            assert!(matches!(again, UpdateError::NoOffer(NoOffer::Refused(_))), "{again}");
+        }
         assert_eq!(status.refused, [2]);
         // The next one is another matter.
         device.bench.mend();
@@ -157,6 +160,36 @@ fn a_slot_that_was_tampered_with_is_not_served() {
     assert_eq!(on.status().current.release, Some(1));
     // It came to harm here: it may be offered again.
     assert_eq!(on.offer(2).state, UpdateState::Committed);
+}
+
+#[test]
+fn a_release_that_was_signed_by_a_wrong_clock_stops_nobody() {
+    let mut fleet = fleet();
+    let dir = versions(fleet.scratch(), &["1.6.0"]).remove(0);
+    let model = vedette::agent::infer::model::Model::open(&dir).expect("a model");
+    let later = now() + Duration::from_secs(70 * 365 * 86_400);
+    fleet.repository.add(&model, None, later).expect("a release");
+    assert!(fleet.sign().is_complete());
+    fleet.publish();
+    let device = device(&fleet, "device");
+    assert_eq!(device.offer(4).state, UpdateState::Committed);
+    // The time of who signed it is not taken for the present.
+    let again = fleet.release(&versions(fleet.scratch(), &["1.7.0"])[0]);
+    assert_eq!(device.offer(again).state, UpdateState::Committed);
+}
+
+#[test]
+fn the_same_model_under_a_new_number_leaves_what_it_goes_back_to() {
+    let mut fleet = fleet();
+    let device = device(&fleet, "device");
+    device.offer(1);
+    device.offer(2);
+    let older = device.status().previous;
+    let dir = versions(fleet.scratch(), &["1.4.0"]).remove(0);
+    let again = fleet.downgrade(&dir, "once more");
+    assert_eq!(device.offer(again).state, UpdateState::Committed);
+    let status = device.status();
+    assert_eq!((status.current.release, status.previous), (Some(again), older));
 }
 
 #[test]

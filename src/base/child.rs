@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LINES: usize = 64;
 /// A line of the child's is at most so long; more is not one.
 const LINE_MAX_BYTES: usize = 64 * 1024;
+/// A child that was killed and a parent that is told to end are one and the same end, if they come so close together.
+const TOLD_TOO: Duration = Duration::from_secs(2);
 /// The lowest priority: whatever else runs goes first.
 const NICE: i32 = 19;
 
@@ -100,6 +102,10 @@ pub fn run<L: DeserializeOwned + Send + 'static, T>(
             Err(RecvTimeoutError::Disconnected) => {
                 let status = child.0.wait().map_err(ChildError::Spawn)?;
                 let killed = matches!(status.signal(), Some(9 | 15));
+                // A service manager ends both: who is told second is told soon.
+                if killed && stop.wait(TOLD_TOO) {
+                    return Err(ChildError::Stopped);
+                }
                 return Err(ChildError::Died { how: format!("by {status}"), killed });
             }
         }

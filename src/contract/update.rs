@@ -316,7 +316,7 @@ pub struct UpdateStatus {
     /// What is under way, or ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateReport>,
-    /// Releases that it refused or rolled back, the newest 16: it does not try them again.
+    /// Releases that it refused or rolled back, the newest 16.
     #[serde(default)]
     pub refused: Vec<u64>,
     /// RFC 3339, UTC: when the signed metadata were last found valid.

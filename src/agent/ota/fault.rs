@@ -93,6 +93,11 @@ fn of_schema(e: &Schema) -> Option<UpdateFault> {
 }
 
 impl UpdateFault {
+    /// Whether it shows before anything is loaded.
+    pub(super) fn is_found_again(self) -> bool {
+        matches!(self, UpdateFault::MalformedManifest | UpdateFault::ExtraneousTarget)
+    }
+
     /// Whether it is of the way, the mirror or the clock, and not of the release itself: then the release may be offered
     /// again.
     pub(super) fn may_pass(self) -> bool {
@@ -100,8 +105,10 @@ impl UpdateFault {
         match self {
             ArbitrarySoftware | KeyThreshold | Rollback | IndefiniteFreeze | MixAndMatch | EndlessData
             | SlowRetrieval | ExtraneousTarget | DamagedFile | SlotDamaged | AgentTooOld | Memory => true,
-            MalformedManifest | WrongHardware | Incompatible | BuildFailed | BuildCrashed | GoldenVectors | Latency
-            | Disagreement | AlertFlood | EngineErrors | Restarted => false,
+            // They depend on this device's configuration, and are found again at once.
+            WrongHardware | Incompatible => true,
+            MalformedManifest | BuildFailed | BuildCrashed | GoldenVectors | Latency | Disagreement | AlertFlood
+            | EngineErrors | Restarted => false,
         }
     }
 }

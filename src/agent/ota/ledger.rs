@@ -21,7 +21,9 @@ use crate::contract::alert::ModelRef;
 use crate::contract::update::{SlotReport, UpdateFault, UpdateFigures, UpdateReason, UpdateReport, UpdateState};
 
 /// Releases that are remembered as refused.
-const REFUSED_MOST: usize = 16;
+const REFUSED_MOST: usize = 256;
+/// Ends of the daemon or the machine, not in good order, while a model is loaded or looks on: after more it is given up.
+const LOADED_CUTS_MOST: u32 = 3;
 /// A trial that the machine's own end has broken off so often is over: the model may be what ends it.
 const CUTS_MOST: u32 = 1;
 
@@ -250,7 +252,12 @@ impl Ledger {
         let version = self.versions.entry(slot.model.clone()).or_insert_with(|| slot.version.clone());
         // A signed downgrade is the new measure: the version that it went back from may be what is wrong.
         *version = slot.version.clone();
-        self.previous = self.current.replace(slot);
+        // The same model again, under a new number, leaves what it goes back to.
+        if self.current.as_ref().is_some_and(|c| c.digest == slot.digest) {
+            self.current = Some(slot);
+        } else {
+            self.previous = self.current.replace(slot);
+        }
         self.end(UpdateState::Committed, None, now)
     }
 
@@ -261,10 +268,12 @@ impl Ledger {
         let release = report.release;
         self.refused.retain(|r| r.release != release);
         self.refused.push(RefusedRelease { release, reason: reason.clone() });
-        // Those that may be offered again are forgotten first.
+        // Those that may be offered again are forgotten first, then those that are found again at once. What has served or
+        // was proven to be bad stays, as far as a list can go.
         while self.refused.len() > REFUSED_MOST {
-            let at = self.refused.iter().position(|r| r.reason.fault.may_pass()).unwrap_or(0);
-            self.refused.remove(at);
+            let passes = self.refused.iter().position(|r| r.reason.fault.may_pass());
+            let cheap = || self.refused.iter().position(|r| r.reason.fault.is_found_again());
+            self.refused.remove(passes.or_else(cheap).unwrap_or(0));
         }
         self.end(state, Some(reason), now)
     }
@@ -288,6 +297,15 @@ impl Ledger {
     /// machine that lost power may lose it once.
     pub fn start(&mut self, boot: &str, now: Wall) -> (Serve, Option<UpdateReport>) {
         let mut over = None;
+        let loaded = UpdateState::Building..=UpdateState::Shadow;
+        if let Some(attempt) = self.attempt.as_mut().filter(|a| loaded.contains(&a.report.state)) {
+            // It was in this process, or about to be: what ended that may have been it.
+            attempt.trial.cuts += u32::from(!std::mem::take(&mut attempt.trial.orderly));
+            if attempt.trial.cuts > LOADED_CUTS_MOST {
+                let words = format!("the daemon ended {} times while it was loaded or looked on", attempt.trial.cuts);
+                over = self.fail(UpdateReason { fault: UpdateFault::Restarted, words }, now);
+            }
+        }
         if let Some(attempt) = self.attempt.as_mut().filter(|a| a.report.state == UpdateState::Trial) {
             let trial = &mut attempt.trial;
             let same_boot = trial.boot == boot;

@@ -101,6 +101,10 @@ pub fn prove(
     };
     match child::run(Command::new(program).args(COMMAND), &input, &bounds, (clock, stop), &mut hear) {
         Ok(found) => found,
+        // By the kernel, for want of memory, or by a person: as a machine that is short of memory, not as what it did itself.
+        Err(e @ ChildError::Died { killed: true, .. }) => {
+            Err(Trouble::fault(UpdateFault::Memory, Chain(&e).to_string()))
+        }
         Err(e @ ChildError::Died { .. }) => Err(crashed(&e, "died")),
         Err(e @ ChildError::TooLong(_)) => Err(crashed(&e, "hung (ota.proof_within_s)")),
         Err(e @ ChildError::Memory { .. }) => Err(Trouble::fault(UpdateFault::Memory, Chain(&e).to_string())),

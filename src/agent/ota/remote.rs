@@ -173,7 +173,7 @@ impl Remote {
                 if from > 0 {
                     request = request.header(reqwest::header::RANGE, format!("bytes={from}-"));
                 }
-                let response = request.send().await.map_err(|e| self.of_web(url, &e))?;
+                let response = request.send().await.map_err(|e| Remote::of_web(url, &e))?;
                 match response.status().as_u16() {
                     200 => (Source::Web(response), 0),
                     206 if starts_at(&response) == Some(from) => (Source::Web(response), from),
@@ -188,11 +188,8 @@ impl Remote {
         Ok(Body { url: url.to_string(), source, from, remote: self.clone(), watch })
     }
 
-    fn of_web(&self, url: &Url, e: &reqwest::Error) -> RemoteError {
+    fn of_web(url: &Url, e: &reqwest::Error) -> RemoteError {
         let url = url.to_string();
-        if e.is_timeout() && !e.is_connect() {
-            return RemoteError::Slow { url, least_bytes_per_s: self.least_bytes_per_s };
-        }
         let mut what = String::new();
         let mut source = std::error::Error::source(e);
         while let Some(e) = source {
@@ -221,7 +218,7 @@ impl Body {
         let piece = match &mut self.source {
             Source::Web(response) => response.chunk().await.map_err(|e| {
                 let url = Url::parse(&self.url).expect("it was one");
-                self.remote.of_web(&url, &e)
+                Remote::of_web(&url, &e)
             })?,
             Source::File(file) => {
                 let mut piece = vec![0; PIECE_BYTES];

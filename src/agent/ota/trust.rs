@@ -42,6 +42,8 @@ use crate::contract::update::{CUSTOM, ReleaseFacts, UpdateFault};
 const METADATA_MAX_BYTES: u64 = 8 << 20;
 /// Roots from one look to the next: more is an attack, or a device that was away for many years.
 const ROOTS_MAX: u64 = 256;
+/// The highest number that a release may have: after it there would be none.
+pub const RELEASE_MAX: u64 = 1_000_000_000;
 /// A manifest has at most so much.
 pub const MANIFEST_MAX_BYTES: u64 = 1 << 20;
 /// What `tough` keeps, that we keep for it.
@@ -167,7 +169,9 @@ impl Trust {
         }
         let repository = loaded.map_err(|e| Trouble::of_tuf(&e))?;
         let releases = releases(repository.targets().signed.targets.iter());
-        let newest = releases.values().flatten().filter_map(|r| time(&r.facts.published)).max();
+        // One of the future says nothing of the present: a wrong clock of who signed it must not stop devices until then.
+        let signed = releases.values().flatten().filter_map(|r| time(&r.facts.published));
+        let newest = signed.filter(|t| *t <= now).max();
         let expires = [
             repository.root().signed.expires,
             repository.timestamp().signed.expires,
@@ -291,6 +295,8 @@ fn releases<'a>(targets: impl Iterator<Item = (&'a TargetName, &'a Target)>) -> 
             Some(format!("two signed targets say that they are release {number}"))
         } else if release.target() != name.raw() {
             Some(format!("release {number} is signed as {:?}, and its name says {:?}", name.raw(), release.target()))
+        } else if number == 0 || number > RELEASE_MAX {
+            Some(format!("{number} is no release's number: 1 to {RELEASE_MAX}"))
         } else if target.length > MANIFEST_MAX_BYTES {
             Some(format!("the manifest of release {number} has {} bytes", target.length))
         } else {

@@ -93,6 +93,12 @@ impl Updates {
         let from = self.0.bench.serves();
         let offer = Offer { id: Uuid::now_v7(), release, rollout, from, from_dir };
         let mut reports = Vec::new();
+        if self.has_ended() {
+            return Err(UpdateError::Nothing("the daemon ends".into()));
+        }
+        if self.lock().cancelled {
+            return Err(UpdateError::Nothing("a release is being called off: ask again in a moment".into()));
+        }
         let offered = self.change(|ledger, now| {
             let offered = ledger.offer(offer, now)?;
             if let Offered::New(_, aside) = &offered {
@@ -209,9 +215,8 @@ impl Updates {
     ) -> Result<bool, UpdateError> {
         self.lock().taken_back = self.status().update;
         let put_down = self.put_down(place, of, change);
-        if put_down.is_ok() {
-            in_fact();
-        }
+        // A disk that takes nothing does not keep a bad model serving: it is put down when it can be.
+        in_fact();
         self.lock().taken_back = None;
         self.tell();
         let (still, report) = put_down?;
@@ -299,7 +304,7 @@ impl Updates {
             floor: ledger.floor,
             hardware: self.0.hardware.clone(),
             update: ledger.attempt.as_ref().map(|a| a.report.clone()).or_else(|| ledger.last.clone()),
-            refused: ledger.refused.iter().map(|r| r.release).collect(),
+            refused: ledger.refused.iter().rev().take(16).map(|r| r.release).rev().collect(),
             checked: ledger.checked.map(Wall::rfc3339),
             trouble: ledger.trouble.clone(),
         }

@@ -2,6 +2,7 @@
 //! update tells of itself.
 
 use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -79,13 +80,16 @@ impl Workbench {
     /// told first.
     pub fn take_updates(self, known: KnownUpdates, runtime: &Handle) -> std::io::Result<(Updates, Stage)> {
         let ota = self.config.ota.clone().expect("asked only where the config has it");
-        let KnownUpdates { ledger: (path, mut ledger), floor_is_lost, steps, damage, boot } = known;
-        if floor_is_lost {
-            // What was committed is in the history too.
-            match self.store.reader().highest_release() {
-                Ok(floor) => ledger.floor = floor,
-                Err(e) => log::error!("the floor of releases is not known: {}", Chain(&e)),
+        let KnownUpdates { ledger: (path, mut ledger), steps, damage, boot } = known;
+        // What was committed is in the history too: a ledger that was lost does not lower the floor.
+        match self.store.reader().highest_release() {
+            Ok(floor) if floor > ledger.floor => {
+                log::warn!("the floor of releases is {floor}, by the history");
+                ledger.floor = floor;
+                ledger.save(&path)?;
             }
+            Ok(_) => {}
+            Err(e) => log::error!("the floor of releases may be higher than is known: {}", Chain(&e)),
         }
         let mut hardware = hardware_classes(Path::new("/"));
         hardware.extend(ota.hardware.iter().cloned());
@@ -136,10 +140,19 @@ impl Workbench {
         // An engine of the model before must not be handed to the one that takes over.
         self.keepers.stop();
         self.handover.clear();
-        match self.board.promote().recv_timeout(SWITCH_WITHIN) {
+        let served = self.board.promote();
+        match served.recv_timeout(SWITCH_WITHIN) {
             // Letting go of an engine may take a while: it is done here.
             Ok(old) => drop(old),
-            Err(_) => return Err(Trouble::fault(UpdateFault::EngineErrors, "inference did not let it take over")),
+            // The daemon ends.
+            Err(RecvTimeoutError::Disconnected) => return Err(Trouble::Stopped),
+            Err(RecvTimeoutError::Timeout) => {
+                self.board.unpromote();
+                // It may have been done in the same moment.
+                if served.try_recv().is_err() {
+                    return Err(Trouble::fault(UpdateFault::EngineErrors, "inference did not let it take over"));
+                }
+            }
         }
         Ok(())
     }

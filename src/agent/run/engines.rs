@@ -118,6 +118,8 @@ impl Handover {
     /// Keeps what served before, as one to go back to if it is good.
     pub fn keep(&self, engine: Engine, end: End) {
         let place = match end {
+            // One that may be lost with the device is nothing to go back to.
+            End::Good if engine.info.gains_by_batches => &self.failed,
             End::Good => &self.spare,
             End::Failed => &self.failed,
             // To free it is work for the device, too, which takes none any more: the end of the process frees it.

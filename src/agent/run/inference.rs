@@ -138,11 +138,11 @@ impl Inference {
         let Some((beside, back)) = self.gallery.attend(&self.board) else { return };
         let info = beside.classifier.engine().clone();
         let old = std::mem::replace(&mut self.classifier, beside.classifier);
+        self.serving.is(beside.model.clone());
         // In the order of the scores: those before it are the other model's.
         self.inbox.push(Work::Model(Box::new(beside.model.clone())));
         self.health.model_is(&beside.model, info.clone());
         log::info!("model {} serves now, on {}", beside.model.manifest.title(), info.runtime);
-        self.serving.is(beside.model);
         watch.failures = Failures::default();
         if let Err(unwanted) = back.send(old) {
             drop(unwanted);
@@ -158,6 +158,9 @@ impl Inference {
         if !self.gallery.is_empty() && self.frames.len() <= batch.len() {
             self.gallery.look(self.clock.now(), &batch, &results, &self.board);
         }
+        if results.iter().any(|r| matches!(r, Err(e) if !matches!(e, InferError::View { .. }))) {
+            self.board.failed();
+        }
         failures.count(&results);
         if let Some(how) = failures.too_many(&results) {
             self.handover.is_broken(how);
@@ -172,9 +175,6 @@ impl Inference {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    if !matches!(e, InferError::View { .. }) {
-                        self.board.failed();
-                    }
                     // An engine that fails may fail eight times a second; the counter tells the rest.
                     let why = Chain(&e).to_string();
                     if self.health.inference_failed(&frame.camera, why.clone()) {

@@ -37,8 +37,6 @@ pub struct Chosen {
 pub struct KnownUpdates {
     /// The ledger, and where it is.
     pub ledger: (PathBuf, Ledger),
-    /// The ledger was damaged: its floor is to be read from the history.
-    pub floor_is_lost: bool,
     /// Steps that this start has taken, to be told.
     pub steps: Vec<UpdateReport>,
     /// What was wrong with a model that was proven.
@@ -69,8 +67,11 @@ pub fn choose(
     let boot = known.boot.clone();
     let (mut serve, over) = known.ledger.1.start(&boot, now);
     known.steps.extend(over);
-    // On the disk before it serves: a model that takes the daemon with it is found out by the next start.
-    known.save();
+    // On the disk before it serves: a model that takes the daemon with it is found out by the next start. Where the disk takes
+    // nothing, none is on trial.
+    if !known.save() && matches!(serve, Serve::OnTrial(_)) {
+        serve = known.ledger.1.current.clone().map_or(Serve::Factory, Serve::Current);
+    }
     loop {
         let slot = match &serve {
             Serve::Factory => {
@@ -104,7 +105,13 @@ pub fn choose(
             }
             Serve::Current(_) | Serve::Factory => {
                 known.damage.get_or_insert(format!("release {}: {e}", slot.release));
-                ledger.fall_back()
+                let is_damaged = matches!(&e, Trouble::Fault(r) if r.fault == UpdateFault::SlotDamaged);
+                match (is_damaged, &ledger.previous) {
+                    (true, _) => ledger.fall_back(),
+                    // What the configuration or a missing library keeps from serving is there for the next start.
+                    (false, Some(previous)) if previous.digest != slot.digest => Serve::Current(previous.clone()),
+                    (false, _) => Serve::Factory,
+                }
             }
         };
         known.save();
@@ -113,13 +120,7 @@ pub fn choose(
 
 fn read(path: PathBuf, now: Wall) -> KnownUpdates {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    let mut known = KnownUpdates {
-        ledger: (path.clone(), Ledger::default()),
-        floor_is_lost: false,
-        steps: Vec::new(),
-        damage: None,
-        boot,
-    };
+    let mut known = KnownUpdates { ledger: (path.clone(), Ledger::default()), steps: Vec::new(), damage: None, boot };
     match Ledger::load(&path) {
         Ok(ledger) => known.ledger.1 = ledger.unwrap_or_default(),
         Err(e) => {
@@ -129,19 +130,21 @@ fn read(path: PathBuf, now: Wall) -> KnownUpdates {
             if let Err(e) = std::fs::rename(&path, &aside) {
                 log::error!("{}: {e}", aside.display());
             }
-            (known.damage, known.floor_is_lost) = (Some(words), true);
+            known.damage = Some(words);
         }
     }
     known
 }
 
 impl KnownUpdates {
-    fn save(&self) {
+    /// Whether it is on the disk.
+    fn save(&self) -> bool {
         let (path, ledger) = &self.ledger;
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(e) = made.and_then(|()| ledger.save(path)) {
-            // What serves does not depend on it; a trial that ends badly is found out one start later.
+        let saved = made.and_then(|()| ledger.save(path));
+        if let Err(e) = &saved {
             log::error!("{}: {e}", path.display());
         }
+        saved.is_ok()
     }
 }

@@ -6,7 +6,7 @@ use super::Updater;
 use crate::agent::infer::model::Model;
 use crate::agent::ota::fault::Trouble;
 use crate::agent::ota::judge::{self, Policy, Verdict};
-use crate::agent::ota::ledger::{Attempt, Ledger};
+use crate::agent::ota::ledger::{Attempt, Ledger, Trial};
 use crate::base::error::Chain;
 use crate::base::stop::StopToken;
 use crate::contract::notice::Trouble as Notice;
@@ -108,9 +108,8 @@ impl Updater {
         let boot = self.parts.boot.clone();
         self.step("trial", attempt, |ledger, now| {
             if let Some(attempt) = &mut ledger.attempt {
-                attempt.trial.boot = boot;
                 // A switch that needs a start is one in good order.
-                attempt.trial.orderly = !hot;
+                attempt.trial = Trial { boot, orderly: !hot, ..Trial::default() };
                 attempt.report.figures.incidents = None;
             }
             ledger.advance(UpdateState::Trial, now)
@@ -189,7 +188,10 @@ impl Updater {
     ) -> Result<(), Trouble> {
         self.parts.bench.end_shadow();
         self.ready = None;
-        if attempt.report.state == UpdateState::Trial {
+        // As it is now: it may have come to its trial since this step began.
+        let now = self.updates.now().ledger.attempt;
+        let on_trial = now.is_some_and(|a| a.report.id == attempt.report.id && a.report.state == UpdateState::Trial);
+        if on_trial {
             self.updates.step_back(place, attempt.report.id, change, || self.take_back())?;
         } else {
             self.step(place, attempt, change)?;

@@ -130,6 +130,8 @@ impl Updater {
         if let Some(reason) = refused {
             return Err(Trouble::Fault(reason));
         }
+        // What others have left half done makes room.
+        self.collect();
         let runtime = self.parts.runtime.clone();
         let manifest = runtime.block_on(listing.manifest(&release))?;
         let incoming = self.slots.begin(&release.digest, &manifest)?;
@@ -169,7 +171,10 @@ impl Updater {
         });
         filled?;
         fail_point::reach("slot.before");
-        incoming.finish()?;
+        // A slot that is whole is never touched again: it may be the one that serves.
+        if self.slots.open(&release.digest).is_err() {
+            incoming.finish()?;
+        }
         fail_point::reach("slot.after");
         self.to(attempt, UpdateState::Verified)
     }

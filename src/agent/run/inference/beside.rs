@@ -71,7 +71,8 @@ impl Beside {
             }
             let score = match of_beside {
                 Ok(Some(score)) => score,
-                Ok(None) => continue,
+                // A picture of which there is no view is the camera's affair.
+                Ok(None) | Err(InferError::View { .. }) => continue,
                 Err(e) => {
                     log::debug!("the model that looks on: {}", crate::base::error::Chain(&e));
                     seen.errors += 1;
@@ -159,6 +160,11 @@ impl Board {
             inner.asked.push(Asked::Promote(send));
         }
         served
+    }
+
+    /// Takes back that something is to serve, if nobody has done it yet.
+    pub fn unpromote(&self) {
+        self.lock().asked.retain(|asked| !matches!(asked, Asked::Promote(_)));
     }
 
     /// The inference stage has ended.
