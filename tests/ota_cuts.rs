@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::agent::{Agent, stderr};
 use crate::common::fleet::{Fleet, repository_with, tiny, variant};
 use crate::common::wait_for;
-use crate::ota::{device, end_of, offer, serves};
+use crate::ota::{device, end_of, offer, serves, states};
 
 const FACTORY: &str = "activity-v1 1.0.0";
 const NEW: &str = "tiny 1.2.3";
@@ -30,6 +30,9 @@ fn cut(place: &str) -> (Fleet, Agent, Value) {
     let (model, status) = (agent.model(), agent.status());
     assert_eq!(model["current"]["model"], status["agent"]["model"], "{place}: what is told is true");
     assert_eq!(model["floor"] == 1, report["state"] == "committed", "{place}");
+    // What the cut kept back is in the history too.
+    let last = report["state"].as_str().map(str::to_owned);
+    wait_for("the history", || (states(&agent, 1).last().cloned() == last).then_some(()));
     (fleet, agent, report)
 }
 

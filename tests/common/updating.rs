@@ -143,8 +143,9 @@ pub struct Told {
 }
 
 impl Journal for Told {
-    fn step(&self, report: &UpdateReport) {
+    fn step(&self, report: &UpdateReport) -> bool {
         self.steps.lock().expect("no panic").push(report.clone());
+        true
     }
 
     fn status(&self, status: UpdateStatus) {

@@ -32,14 +32,16 @@ pub(super) fn read(s: &mut Section<'_>, context: &Context<'_>) -> Option<Ota> {
     let proof_memory_bytes = s.or("proof_memory_mb", 2_000_000_000, megabytes(128..=32_768));
     let proof_within = s.or("proof_within_s", Duration::from_secs(300), seconds(10..=7_200));
     let hardware = s.or("hardware", Vec::new(), distinct(hardware_class()));
-    if let Some(Some(place)) = repository.as_ref().map(|r| r.web.as_ref()) {
-        if !place.tls && !place.is_loopback() && allow_plaintext == Some(false) {
-            s.problem(
-                "repository",
-                "what is fetched would cross the network unencrypted",
-                "use https://, or set allow_plaintext = true: what is installed is signed, and others may see it",
-            );
-        }
+    if let Some(Some(place)) = repository.as_ref().map(|r| r.web.as_ref())
+        && !place.tls
+        && !place.is_loopback()
+        && allow_plaintext == Some(false)
+    {
+        s.problem(
+            "repository",
+            "what is fetched would cross the network unencrypted",
+            "use https://, or set allow_plaintext = true: what is installed is signed, and others may see it",
+        );
     }
     let client = match (cert?, key?) {
         (None, None) => None,

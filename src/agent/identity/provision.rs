@@ -159,7 +159,7 @@ impl Places {
     fn holdings(&self) -> Holdings {
         Holdings::of(&self.state_dir)
     }
-    fn new(&self) -> PathBuf {
+    fn staged(&self) -> PathBuf {
         self.state_dir.join("identity.new")
     }
     fn ready(&self) -> PathBuf {
@@ -203,7 +203,7 @@ impl Places {
 /// Finishes what a power cut interrupted, or undoes what had not got to the point of no return. None: nothing was.
 pub fn resume(places: &Places) -> Result<Option<Provisioned>, ProvisionError> {
     places.prepare()?;
-    remove(&places.new())?;
+    remove(&places.staged())?;
     match places.ready().exists() {
         true => install(places).map(|name| Some(Provisioned::Resumed(name))),
         false => {
@@ -221,15 +221,15 @@ pub fn provision(places: &Places, bundle: &Bundle, replace: bool, now: Wall) -> 
         Ok(None) => Ok(Provisioned::Already(bundle.name())),
         Ok(Some(())) => {
             fail_point::reach("provision_staged");
-            fs::rename(places.new(), places.ready())
+            fs::rename(places.staged(), places.ready())
                 .and_then(|()| atomic_file::sync_parent(&places.ready()))
-                .map_err(failed("rename", &places.new()))?;
+                .map_err(failed("rename", &places.staged()))?;
             fail_point::reach("provision_committed");
             install(places).map(Provisioned::Done)
         }
         Err(e) => {
             // The key with it.
-            remove(&places.new())?;
+            remove(&places.staged())?;
             Err(e)
         }
     }
@@ -293,7 +293,7 @@ fn stage(places: &Places, bundle: &Bundle, replace: bool, now: Wall) -> Result<O
     let text =
         configure(places, bundle, text).map_err(|source| ProvisionError::Config { path: config_path, source })?;
 
-    let new = places.new();
+    let new = places.staged();
     remove(&new)?;
     make_dir(&new)?;
     let identity = Holdings::at(new.join("identity"));

@@ -53,8 +53,8 @@ pub trait Bench: Send + Sync {
 
 /// Where an update tells of itself.
 pub trait Journal: Send + Sync {
-    /// A step: into the history and on its way to the SOC, in one.
-    fn step(&self, report: &UpdateReport);
+    /// A step: into the history and on its way to the SOC, in one; whether it is there.
+    fn step(&self, report: &UpdateReport) -> bool;
     /// How it stands has changed.
     fn status(&self, status: UpdateStatus);
     /// Trouble of the device's, or that it is over.

@@ -110,6 +110,9 @@ pub struct Ledger {
     pub expires: Option<Wall>,
     /// What is wrong with the repository.
     pub trouble: Option<UpdateReason>,
+    /// Steps that were taken and are not known to be told, oldest first.
+    #[serde(default)]
+    pub untold: Vec<UpdateReport>,
 }
 
 /// Why an offer is not taken up at all.
@@ -132,7 +135,7 @@ pub enum Offered {
     /// The same is on its way already.
     Known(Uuid),
     /// It is taken up; what it pushed aside, if anything.
-    New(Uuid, Option<UpdateReport>),
+    New(Uuid, Option<Box<UpdateReport>>),
 }
 
 /// What a start serves.
@@ -180,7 +183,7 @@ impl Ledger {
         if let Some(refused) = self.refused.iter().find(|r| r.release == release && !r.reason.fault.may_pass()) {
             return Err(NoOffer::Refused(refused.clone()));
         }
-        let aside = self.end(UpdateState::Cancelled, None, now);
+        let aside = self.end(UpdateState::Cancelled, None, now).map(Box::new);
         let report = UpdateReport {
             id,
             release,

@@ -84,6 +84,7 @@ impl Updater {
 
     /// Until it is told to end.
     pub fn run(mut self) {
+        self.updates.tell_steps();
         self.collect();
         while !self.updates.has_ended() {
             let Now { ledger, step: stop, cancelled, asked } = self.updates.now();

@@ -1,7 +1,7 @@
 //! The ledger in use: commands put offers into it, the updater moves them on, and whatever changes is on the disk before
 //! anybody hears of it.
 //!
-//! Locks: one, over the ledger and what is asked; the disk is written under it, a few kilobytes at a time.
+//! Locks: `telling`, then the one over the ledger and what is asked; the disk is written under it, a few kilobytes at a time.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -67,6 +67,8 @@ struct Shared {
     path: PathBuf,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Held while a step is told: each once, in their order.
+    telling: Mutex<()>,
     hardware: Vec<String>,
     bench: Arc<dyn Bench>,
     journal: Arc<dyn Journal>,
@@ -83,7 +85,8 @@ impl Updates {
         let inner =
             Inner { ledger, step: StopToken::new(), cancelled: false, ended: false, asked: 0, taken_back: None };
         let (inner, changed) = (Mutex::new(inner), Condvar::new());
-        let updates = Updates(Arc::new(Shared { path, inner, changed, hardware, bench, journal, clock }));
+        let telling = Mutex::default();
+        let updates = Updates(Arc::new(Shared { path, inner, changed, telling, hardware, bench, journal, clock }));
         updates.tell();
         updates
     }
@@ -92,7 +95,6 @@ impl Updates {
     pub fn offer(&self, release: u64, rollout: Option<String>, from_dir: Option<PathBuf>) -> Result<Uuid, UpdateError> {
         let from = self.0.bench.serves();
         let offer = Offer { id: Uuid::now_v7(), release, rollout, from, from_dir };
-        let mut reports = Vec::new();
         if self.has_ended() {
             return Err(UpdateError::Nothing("the daemon ends".into()));
         }
@@ -102,8 +104,8 @@ impl Updates {
         let offered = self.change(|ledger, now| {
             let offered = ledger.offer(offer, now)?;
             if let Offered::New(_, aside) = &offered {
-                reports.extend(aside.clone());
-                reports.extend(ledger.attempt.as_ref().map(|a| a.report.clone()));
+                let begun = ledger.attempt.as_ref().map(|a| a.report.clone());
+                ledger.untold.extend(aside.clone().map(|aside| *aside).into_iter().chain(begun));
             }
             Ok::<_, UpdateError>(offered)
         })?;
@@ -112,11 +114,11 @@ impl Updates {
             Offered::New(id, _) => {
                 let mut inner = self.lock();
                 // What was under way is another's.
-                std::mem::replace(&mut inner.step, StopToken::new()).stop();
+                std::mem::take(&mut inner.step).stop();
                 inner.cancelled = false;
                 inner.asked += 1;
                 drop(inner);
-                reports.iter().for_each(|r| self.0.journal.step(r));
+                self.tell_steps();
                 self.0.changed.notify_all();
                 Ok(id)
             }
@@ -198,10 +200,8 @@ impl Updates {
         of: Uuid,
         change: impl FnOnce(&mut Ledger, Wall) -> Option<UpdateReport>,
     ) -> Result<bool, UpdateError> {
-        let (still, report) = self.put_down(place, of, change)?;
-        if let Some(report) = report {
-            self.0.journal.step(&report);
-        }
+        let still = self.put_down(place, of, change)?;
+        self.tell_steps();
         Ok(still)
     }
 
@@ -219,11 +219,8 @@ impl Updates {
         in_fact();
         self.lock().taken_back = None;
         self.tell();
-        let (still, report) = put_down?;
-        if let Some(report) = report {
-            self.0.journal.step(&report);
-        }
-        Ok(still)
+        self.tell_steps();
+        put_down
     }
 
     fn put_down(
@@ -231,12 +228,16 @@ impl Updates {
         place: &str,
         of: Uuid,
         change: impl FnOnce(&mut Ledger, Wall) -> Option<UpdateReport>,
-    ) -> Result<(bool, Option<UpdateReport>), UpdateError> {
+    ) -> Result<bool, UpdateError> {
         fail_point::reach(&format!("{place}.before"));
         let mut still = false;
-        let report = self.change(|ledger, now| {
+        self.change(|ledger, now| {
             still = ledger.attempt.as_ref().is_some_and(|a| a.report.id == of);
-            Ok::<_, UpdateError>(still.then(|| change(ledger, now)).flatten())
+            if still {
+                let report = change(ledger, now);
+                ledger.untold.extend(report);
+            }
+            Ok::<_, UpdateError>(())
         })?;
         fail_point::reach(&format!("{place}.after"));
         let mut inner = self.lock();
@@ -244,7 +245,26 @@ impl Updates {
             // What was called off is over.
             (inner.cancelled, inner.step) = (false, StopToken::new());
         }
-        Ok((still, report))
+        Ok(still)
+    }
+
+    /// Tells the steps that were not told: those just taken, and those that a power cut or a full disk has kept back. One
+    /// that was told and could not be noted as told is told again.
+    pub(super) fn tell_steps(&self) {
+        let _turn = self.0.telling.lock().expect("nothing panics while it tells");
+        loop {
+            let Some(next) = self.lock().ledger.untold.first().cloned() else { return };
+            if !self.0.journal.step(&next) {
+                return;
+            }
+            let noted = self.change(|ledger, _| {
+                ledger.untold.retain(|r| *r != next);
+                Ok::<_, UpdateError>(())
+            });
+            if let Err(e) = noted {
+                return log::warn!("a step will be told again: {}", crate::base::error::Chain(&e));
+            }
+        }
     }
 
     /// Changes what is known of the repository.

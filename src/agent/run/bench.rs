@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::engines::{Better, Handover, Keeper, Keepers, Never};
 use super::health::Health;
-use super::inference::beside::{Beside, Board};
+use super::inference::beside::{Armed, Beside, Board};
 use super::models::{KnownUpdates, models_dir};
 use super::offline::LoadError;
 use super::serving::{InUse, Serving};
@@ -80,7 +80,7 @@ impl Workbench {
     /// told first.
     pub fn take_updates(self, known: KnownUpdates, runtime: &Handle) -> std::io::Result<(Updates, Stage)> {
         let ota = self.config.ota.clone().expect("asked only where the config has it");
-        let KnownUpdates { ledger: (path, mut ledger), steps, damage, boot } = known;
+        let KnownUpdates { ledger: (path, mut ledger), damage, boot } = known;
         // What was committed is in the history too: a ledger that was lost does not lower the floor.
         match self.store.reader().highest_release() {
             Ok(floor) if floor > ledger.floor => {
@@ -97,7 +97,6 @@ impl Workbench {
         let (clock, state_dir) = (self.clock.clone(), self.config.paths.state_dir.clone());
         let cameras = self.config.cameras.iter().filter(|c| c.classify).count();
         let journal = Arc::new(UpdateJournal { store: self.store.clone(), health: self.health.clone() });
-        steps.iter().for_each(|step| journal.step(step));
         journal.trouble(Notice::ModelDamaged, damage);
         self.begin_trial();
         let bench: Arc<dyn Bench> = Arc::new(self);
@@ -246,7 +245,11 @@ impl Bench for Workbench {
             Machine::new(new.manifest.classes.clone(), self.config.incident.clone(), self.thresholds(&new.manifest));
         let classifier = Classifier::new(Arc::clone(&new.manifest), engine, self.options());
         let thresholds = (self.thresholds(&new.manifest), self.thresholds(&now.manifest));
-        self.board.look(Beside::new(new, classifier, machine, thresholds, now.manifest.classes.clone()));
+        let armed: Armed = {
+            let health = Arc::clone(&self.health);
+            Arc::new(move |camera| health.camera(camera).is_armed())
+        };
+        self.board.look(Beside::new(new, classifier, machine, thresholds, (now.manifest.classes.clone(), armed)));
     }
 
     fn shadow_seen(&self) -> ShadowSeen {
@@ -336,13 +339,15 @@ pub struct UpdateJournal {
 }
 
 impl Journal for UpdateJournal {
-    fn step(&self, report: &UpdateReport) {
+    fn step(&self, report: &UpdateReport) -> bool {
         let (release, state) = (report.release, report.state.as_str());
         let model = report.model.as_deref().unwrap_or("a model");
         log::info!("release {release} ({model} {}): {state}", report.version.as_deref().unwrap_or("?"));
-        if let Err(e) = self.store.update_step(report.clone()) {
-            log::error!("release {release}: that it is {state} was not stored: {}", Chain(&e));
+        let stored = self.store.update_step(report.clone());
+        if let Err(e) = &stored {
+            log::error!("release {release}: that it is {state} was not stored, and is told later: {}", Chain(e));
         }
+        stored.is_ok()
     }
 
     fn status(&self, status: UpdateStatus) {

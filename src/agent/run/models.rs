@@ -12,7 +12,7 @@ use crate::agent::ota::ledger::{Ledger, Serve};
 use crate::agent::ota::slots::Slots;
 use crate::base::clock::Wall;
 use crate::base::error::Chain;
-use crate::contract::update::{UpdateFault, UpdateReason, UpdateReport};
+use crate::contract::update::{UpdateFault, UpdateReason};
 
 /// Models over the air, below the state directory.
 pub fn models_dir(state_dir: &Path) -> PathBuf {
@@ -37,8 +37,6 @@ pub struct Chosen {
 pub struct KnownUpdates {
     /// The ledger, and where it is.
     pub ledger: (PathBuf, Ledger),
-    /// Steps that this start has taken, to be told.
-    pub steps: Vec<UpdateReport>,
     /// What was wrong with a model that was proven.
     pub damage: Option<String>,
     /// This boot of the kernel.
@@ -66,7 +64,7 @@ pub fn choose(
     let mut known = read(path, now);
     let boot = known.boot.clone();
     let (mut serve, over) = known.ledger.1.start(&boot, now);
-    known.steps.extend(over);
+    known.ledger.1.untold.extend(over);
     // On the disk before it serves: a model that takes the daemon with it is found out by the next start. Where the disk takes
     // nothing, none is on trial.
     if !known.save() && matches!(serve, Serve::OnTrial(_)) {
@@ -100,7 +98,8 @@ pub fn choose(
                     Trouble::Fault(reason) => reason,
                     other => UpdateReason { fault: UpdateFault::SlotDamaged, words: other.to_string() },
                 };
-                known.steps.extend(ledger.fail(reason, now));
+                let over = ledger.fail(reason, now);
+                ledger.untold.extend(over);
                 ledger.current.clone().map_or(Serve::Factory, Serve::Current)
             }
             Serve::Current(_) | Serve::Factory => {
@@ -120,7 +119,7 @@ pub fn choose(
 
 fn read(path: PathBuf, now: Wall) -> KnownUpdates {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    let mut known = KnownUpdates { ledger: (path.clone(), Ledger::default()), steps: Vec::new(), damage: None, boot };
+    let mut known = KnownUpdates { ledger: (path.clone(), Ledger::default()), damage: None, boot };
     match Ledger::load(&path) {
         Ok(ledger) => known.ledger.1 = ledger.unwrap_or_default(),
         Err(e) => {

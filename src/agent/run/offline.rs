@@ -138,6 +138,7 @@ pub fn default_model() -> Result<PathBuf, LoadError> {
 
 /// What `replay` brings.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "each is handed on at once, none is kept")]
 pub enum Replayed {
     /// A window was scored.
     Window(Score),

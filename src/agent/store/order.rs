@@ -101,6 +101,7 @@ pub struct AuditEntry {
 
 /// One thing for the writer to do.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "records of incidents are most of them")]
 pub(super) enum Order {
     Record(IncidentRecord),
     ClipRecording(ClipRecording),

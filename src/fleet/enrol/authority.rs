@@ -352,7 +352,7 @@ fn host(name: &str) -> Result<SanType, AuthorityError> {
 }
 
 fn bytes(serial: &str) -> Vec<u8> {
-    let even = if serial.len() % 2 == 0 { serial.to_owned() } else { format!("0{serial}") };
+    let even = if serial.len().is_multiple_of(2) { serial.to_owned() } else { format!("0{serial}") };
     even.as_bytes().chunks(2).map(|two| u8::from_str_radix(&String::from_utf8_lossy(two), 16).unwrap_or(0)).collect()
 }
 

@@ -156,6 +156,9 @@ impl Updater {
                 Verdict::Failed(reason) => return Err(reason.into()),
             }
         }
+        if self.updates.now().cancelled {
+            return Err(Trouble::Stopped);
+        }
         self.step("committed", attempt, Ledger::commit)?;
         log::info!("release {} is committed: {}", attempt.report.release, slot);
         self.parts.journal.trouble(Notice::ModelDamaged, None);

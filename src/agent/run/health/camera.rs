@@ -70,6 +70,11 @@ impl CameraRecord {
         *now = now.map(|_| look);
     }
 
+    /// Whether incidents open on it, as far as is known.
+    pub fn is_armed(&self) -> bool {
+        self.state().arming.is_none_or(Arming::is_armed)
+    }
+
     fn look_of(&self) -> Option<Look> {
         *self.look.lock().expect("nothing panics under this lock")
     }

@@ -5,7 +5,7 @@
 //! the last frames, so that no window is missing.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -24,6 +24,9 @@ use crate::contract::alert::NORMAL;
 /// A camera that has given no window for so long is not waited for.
 const ALIVE: Duration = Duration::from_secs(3);
 
+/// Whether incidents open on a camera now.
+pub type Armed = Arc<dyn Fn(&CameraId) -> bool + Send + Sync>;
+
 /// A model that looks on.
 pub struct Beside {
     /// What it is.
@@ -36,6 +39,8 @@ pub struct Beside {
     pub thresholds: (Thresholds, Thresholds),
     /// Classes of what serves.
     pub classes: Vec<String>,
+    /// Whether incidents open on a camera now.
+    pub armed: Armed,
     cameras: HashMap<CameraId, Seen>,
 }
 
@@ -54,9 +59,9 @@ impl Beside {
         classifier: Classifier,
         machine: Machine,
         thresholds: (Thresholds, Thresholds),
-        classes: Vec<String>,
+        (classes, armed): (Vec<String>, Armed),
     ) -> Beside {
-        Beside { model, classifier, machine, thresholds, classes, cameras: HashMap::new() }
+        Beside { model, classifier, machine, thresholds, classes, armed, cameras: HashMap::new() }
     }
 
     /// Looks at frames of which the serving model has made these results.
@@ -89,6 +94,7 @@ impl Beside {
                 seen.windows += 1;
                 seen.agreed += u64::from(own == *served);
             }
+            self.machine.arm(&score.camera, (self.armed)(&score.camera));
             let steps = self.machine.step(now, Input::Score(score), &mut Uuid::now_v7);
             seen.incidents += steps.iter().filter(|t| matches!(t, Transition::Opened(_))).count() as u64;
         }
